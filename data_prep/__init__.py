@@ -1,0 +1,1 @@
+"""Ray jobs that build shards, manifests and encoded features."""

@@ -1,0 +1,1 @@
+"""Distribution matching distillation to a few steps."""

@@ -1,0 +1,1 @@
+"""The sample contract, batches and the reader."""

@@ -1,0 +1,1 @@
+"""The maths of flow matching alone: pure functions of tensors."""

@@ -1,0 +1,1 @@
+"""The one training loop, its DeepSpeed backend, checkpoints and the launcher."""

@@ -1,0 +1,1 @@
+"""The reward protocol and reward models."""

@@ -1,0 +1,1 @@
+"""The procedural scene world: embedded data set, exact judge and benchmark."""

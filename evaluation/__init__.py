@@ -1,0 +1,1 @@
+"""Benchmarks: what was asked, what came out, and how sure the score is."""

@@ -1,0 +1,1 @@
+"""The DAG, Ray job submission, gates, the report and the command line."""
