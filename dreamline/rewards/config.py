@@ -1,0 +1,27 @@
+"""Shape of the scene reward network."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from dreamline.config import Config
+
+
+class SceneRewardConfig(Config):
+    """A small network that reads a picture cell by cell and compares it with a prompt."""
+
+    trunk_channels: tuple[int, ...] = Field(
+        (32, 64, 96),
+        min_length=1,
+        description="channels after each halving of the picture; the last halving has `width`",
+    )
+    width: int = Field(96, ge=8, description="width of cell and word tokens")
+    num_heads: int = Field(4, ge=1)
+    text_layers: int = Field(2, ge=1, description="transformer layers over the words")
+    judge_layers: int = Field(2, ge=1, description="transformer layers over the cells, each looking at the words")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> SceneRewardConfig:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
+        return self
