@@ -79,7 +79,7 @@ def _coverage(shape: str, style: str, radius: float, x: float, y: float, side: i
     distance = signed_distance(shape, (at[None, :] - x) / radius, (at[:, None] - y) / radius)
     if style == "outline":  # the band of width STROKE inside the edge
         distance = np.abs(distance + STROKE / 2) - STROKE / 2
-    covered = np.clip(0.5 - distance * radius, 0, 1).astype(np.float32)
+    covered: Array = np.clip(0.5 - distance * radius, 0, 1).astype(np.float32)
     covered.flags.writeable = False
     return covered
 

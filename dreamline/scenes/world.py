@@ -85,7 +85,7 @@ class World(Config):
         reach = self.radius * max(SIZE_FACTORS[size] for size in self.sizes) + self.jitter
         if reach > self.cell / 2:
             raise ValueError(
-                f"objects reach {reach:.2f} px from the middle of {self.cell} px cells; lower radius or jitter, or raise size"
+                f"objects reach {reach:.2f} px from the middle of cells {self.cell} px wide; lower radius or jitter"
             )
         return self
 
