@@ -43,6 +43,24 @@ def map_tasks(
     return _map_on_ray(function, items, workers, on_done, threads)
 
 
+def connect(workers: int) -> bool:
+    """Make this process a Ray driver: of the cluster it was submitted to, or of a private one with `workers` CPUs.
+
+    Returns:
+        Whether the cluster is private: then whoever asked for it also shuts it down.
+    """
+    private = not _in_cluster()
+    if private:
+        _private_settings()
+    import ray
+
+    if private:
+        ray.init(num_cpus=workers, include_dashboard=False, logging_level="WARNING")
+    elif not ray.is_initialized():
+        ray.init(logging_level="WARNING")  # attaches to RAY_ADDRESS
+    return private
+
+
 def _in_cluster() -> bool:
     ray = sys.modules.get("ray")  # a driver has imported it; nobody else should pay for the import
     return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and bool(ray.is_initialized()))
@@ -66,15 +84,9 @@ def _map_on_ray(
     on_done: Callable[[int, Result], None] | None,
     threads: int,
 ) -> list[Result]:
-    private = not _in_cluster()
-    if private:
-        _private_settings()
+    private = connect(workers)
     import ray
 
-    if private:
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level="WARNING")
-    elif not ray.is_initialized():
-        ray.init(logging_level="WARNING")  # attaches to RAY_ADDRESS
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dreamline.config import Config, Job
-from dreamline.engine.config import TrainedStage
+from dreamline.engine.config import SigmaConfig, TrainedStage
 from dreamline.rewards.config import SceneRewardConfig
 
 
@@ -33,3 +33,38 @@ class RewardJob(Job):
     recipe_version: ClassVar[int] = 1
 
     stage: RewardStage
+
+
+class RewardTerm(Config):
+    """How a reward enters the loss of one task: weight * relu(cap - reward), so that it pulls only up to the cap."""
+
+    weight: float = Field(0.1, ge=0)
+    cap: float = Field(description="no gradient beyond this reward, the guard against reward hacking")
+
+
+class ReFLStage(TrainedStage):
+    """Reward fine-tuning by back-propagation through one late sampling step (ReFL; Xu et al. 2023, algorithm 1)."""
+
+    mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
+    generation: RewardTerm = Field(description="reward of generated pictures")
+    editing: RewardTerm = Field(description="reward of edited pictures")
+    sampling_steps: int = Field(8, ge=2, description="steps of the grid on which pictures are made")
+    gradient_from: int = Field(
+        4, ge=0, description="first grid step that may carry the gradient; later ones are equally likely"
+    )
+    flow_matching_weight: float = Field(1.0, ge=0, description="weight of the pre-training loss, the regulariser")
+    sigma: SigmaConfig = SigmaConfig()
+
+    @model_validator(mode="after")
+    def _late_step_exists(self) -> ReFLStage:
+        if self.gradient_from >= self.sampling_steps:
+            raise ValueError(f"gradient_from {self.gradient_from} must be below sampling_steps {self.sampling_steps}")
+        return self
+
+
+class ReFLJob(Job):
+    """Inputs: frozen, the data sets of `stage.mixture`, init_from (a checkpoint) and reward (a reward folder)."""
+
+    recipe_version: ClassVar[int] = 1
+
+    stage: ReFLStage

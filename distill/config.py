@@ -1,0 +1,50 @@
+"""Configuration of distribution matching distillation."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from dreamline.config import Config, Job
+from dreamline.engine.config import OptimConfig, TrainedStage
+
+
+class DiscriminatorConfig(Config):
+    """GAN head on frozen teacher features; `weight` 0 leaves it out."""
+
+    weight: float = Field(0.0, ge=0, description="of the student's GAN loss, beside distribution matching")
+    width: int = Field(64, ge=8, description="channels of the head")
+    optim: OptimConfig = OptimConfig(lr=4e-4, betas=(0.0, 0.99))
+
+
+class DMD2Stage(TrainedStage):
+    """Improved distribution matching distillation (DMD2; Yin et al. 2024). `optim` is the student's."""
+
+    mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
+    num_steps: int = Field(4, ge=1, description="sampling steps of the student, on the deployment grid")
+    guidance_scale: float = Field(2.0, description="of the teacher, on the text")
+    image_guidance_scale: float = Field(1.2, description="of the teacher, on the source of an edit")
+    fake_optim: OptimConfig = Field(OptimConfig(lr=4e-4, betas=(0.0, 0.99)), description="of the fake score")
+    student_every: int = Field(2, ge=1, description="fake-score steps to one student step (two time scales)")
+    sigma_min: float = Field(0.02, gt=0, lt=1, description="lowest noise level at which scores are compared")
+    sigma_max: float = Field(0.98, gt=0, lt=1, description="highest noise level at which scores are compared")
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DMD2Stage:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        return self
+
+    def optim_for(self, module: str) -> OptimConfig:
+        """Student, fake score and discriminator have settings of their own."""
+        return {"student": self.optim, "fake": self.fake_optim, "discriminator": self.discriminator.optim}[module]
+
+
+class DMD2Job(Job):
+    """Inputs: frozen, the data sets of `stage.mixture`, init_from (the student's start) and teacher (checkpoints)."""
+
+    recipe_version: ClassVar[int] = 1
+
+    stage: DMD2Stage

@@ -1,0 +1,120 @@
+"""DMD2: a few-step student whose pictures a teacher cannot tell from its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.config import DMD2Stage
+from distill.discriminator import Bottleneck
+from distill.losses import discriminator_gan_loss, distribution_matching_loss, generator_gan_loss
+from dreamline.data.batch import Batch
+from dreamline.diffusion.flow import flow_matching_loss, interpolate, velocity_target, x0_from_velocity
+from dreamline.diffusion.randomness import generator, normals, uniforms
+from dreamline.diffusion.sampler import predict_x0, roll_to
+from dreamline.diffusion.timesteps import deployment_sigmas, resolution_factor
+from dreamline.engine.objective import Loss
+from dreamline.model.conditioning import guided_field, predict_velocity, prompted, velocity_field
+
+
+class DMD2:
+    """Every step trains the fake score on what the student makes; every `student_every`-th also moves the student.
+
+    The student meets the noise levels that it will be deployed on, in the states that it makes itself (backward simulation
+    along the sampler's own grid). The grid step is drawn from (seed, step), the same on every worker.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        fake: nn.Module,
+        teacher: nn.Module,
+        stage: DMD2Stage,
+        discriminator: nn.Module | None = None,
+    ) -> None:
+        self.modules: MutableMapping[str, nn.Module] = {"student": student, "fake": fake}
+        if discriminator is not None:
+            self.modules["discriminator"] = discriminator
+            self.bottleneck = Bottleneck(teacher)
+        self.teacher, self.stage = teacher, stage
+
+    def losses(self, batch: Batch, step: int) -> Iterator[Loss]:
+        """The student's loss at its turn, then the fake score's, then the discriminator's."""
+        turn = step % self.stage.student_every == 0
+        with torch.set_grad_enabled(turn):
+            x0 = self.pictures(batch, step)
+        if turn:
+            yield self.student_loss(batch, x0)
+        x0 = x0.detach()
+        yield self.fake_loss(batch, x0)
+        if "discriminator" in self.modules:
+            yield self.discriminator_loss(batch, x0)
+
+    def pictures(self, batch: Batch, step: int) -> Tensor:
+        """The student's x0 [B, C, h, w] at one of its steps."""
+        height, width = batch.latents.shape[2:]
+        sigmas = deployment_sigmas(self.stage.num_steps, resolution_factor(height, width))
+        last = int(generator(self.stage.seed, step, "student step").integers(self.stage.num_steps))
+        field = velocity_field(self.modules["student"], prompted(batch))
+        return predict_x0(field, roll_to(field, self.noise(batch, "picture"), sigmas, last), float(sigmas[last]))
+
+    def student_loss(self, batch: Batch, x0: Tensor) -> Loss:
+        """Distribution matching, and the GAN term where there is a discriminator."""
+        stage, conditions = self.stage, prompted(batch)
+        sigma = self.sigma(batch, "matching level")
+        with torch.no_grad():
+            x = interpolate(x0, self.noise(batch, "matching"), sigma)
+            guided = guided_field(self.teacher, batch, stage.guidance_scale, stage.image_guidance_scale)
+            real_x0 = x0_from_velocity(x, guided(x, sigma), sigma)
+            fake_x0 = x0_from_velocity(x, predict_velocity(self.modules["fake"], x, sigma, conditions), sigma)
+        loss = distribution_matching_loss(x0, real_x0, fake_x0).mean()
+        gap = (fake_x0 - real_x0).square().mean().sqrt() / real_x0.square().mean().sqrt()
+        metrics = {"loss": loss.detach(), "critic_gap": gap, "x0_std": x0.detach().std()}
+        if "discriminator" in self.modules:
+            head = self.modules["discriminator"].requires_grad_(False)
+            level = self.sigma(batch, "gan level")
+            logits = head(self.bottleneck(interpolate(x0, self.noise(batch, "gan"), level), level, conditions))
+            head.requires_grad_(True)
+            adversarial = generator_gan_loss(logits).mean()
+            loss = loss + stage.discriminator.weight * adversarial
+            metrics["loss_gan"] = adversarial.detach()
+        return Loss("student", loss, metrics)
+
+    def fake_loss(self, batch: Batch, x0: Tensor) -> Loss:
+        """Flow matching on the student's pictures."""
+        noise, sigma = self.noise(batch, "fake"), self.sigma(batch, "fake level")
+        predicted = predict_velocity(self.modules["fake"], interpolate(x0, noise, sigma), sigma, prompted(batch))
+        loss = flow_matching_loss(predicted, velocity_target(x0, noise)).mean()
+        return Loss("fake", loss, {"loss_fake": loss.detach()})
+
+    def discriminator_loss(self, batch: Batch, x0: Tensor) -> Loss:
+        """Tell data from the student's pictures, both with the same noise."""
+        conditions, noise, level = prompted(batch), self.noise(batch, "gan"), self.sigma(batch, "gan level")
+        with torch.no_grad():
+            real = self.bottleneck(interpolate(batch.latents, noise, level), level, conditions)
+            fake = self.bottleneck(interpolate(x0, noise, level), level, conditions)
+        head = self.modules["discriminator"]
+        real_logits, fake_logits = head(torch.cat([real, fake])).chunk(2)
+        loss = discriminator_gan_loss(real_logits, fake_logits).mean()
+        return Loss("discriminator", loss, {"loss_discriminator": loss.detach()})
+
+    def noise(self, batch: Batch, purpose: str) -> Tensor:
+        """Standard normal like the latents, by global sample index."""
+        drawn = normals(batch.latents.shape[1:], self.stage.seed, batch.index.tolist(), purpose)
+        return drawn.to(batch.latents.device)
+
+    def sigma(self, batch: Batch, purpose: str) -> Tensor:
+        """Uniform noise levels [B] by global sample index."""
+        low, high = self.stage.sigma_min, self.stage.sigma_max
+        drawn = uniforms(self.stage.seed, batch.index.tolist(), purpose).to(batch.latents.device)
+        return low + (high - low) * drawn
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing beside the networks."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing beside the networks."""

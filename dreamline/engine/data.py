@@ -1,0 +1,32 @@
+"""The training data of a job, on the worker's device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from dreamline.config import ConfigError, Job
+from dreamline.data.batch import Batch
+from dreamline.data.features import FeatureSet
+from dreamline.data.mixture import Mixture
+
+
+class StageData:
+    """A mixture of the job's encoded inputs; batches arrive on `device`."""
+
+    def __init__(self, job: Job, weights: Mapping[str, float], seed: int, device: torch.device) -> None:
+        if not weights:
+            raise ConfigError("stage.mixture is empty; name at least one input data set, such as `t2i: 1`")
+        sets = [FeatureSet(job.input(name)) for name in weights]
+        resolutions = {features.resolution for features in sets}
+        if len(resolutions) > 1:
+            raise ConfigError(f"stage.mixture: the data sets have different resolutions {sorted(resolutions)}")
+        self.resolution = resolutions.pop()
+        self.mixture = Mixture(list(zip(sets, weights.values(), strict=True)), seed)
+        self.fingerprint = self.mixture.fingerprint
+        self.device = device
+
+    def batch(self, positions: range) -> Batch:
+        """Samples at global positions."""
+        return self.mixture.batch(positions).to(self.device)

@@ -1,0 +1,81 @@
+"""One DeepSpeed engine per trainable module (ZeRO-1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamline.engine.config import OptimConfig, TrainedStage
+from dreamline.engine.trainable import adamw
+
+TAG = "state"
+
+
+def init_process_group() -> None:
+    """Let DeepSpeed use the process group of the launcher; without one, make a group of this single process."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    deepspeed = _deepspeed()
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+
+
+def deepspeed_config(stage: TrainedStage, world_size: int) -> dict[str, Any]:
+    """The DeepSpeed configuration of a stage; derived, so that no number stands in two places."""
+    return {
+        "train_micro_batch_size_per_gpu": stage.micro_batch_size,
+        "gradient_accumulation_steps": stage.accumulation(world_size),
+        "gradient_clipping": stage.optim.clip_norm,
+        "zero_optimization": {"stage": 1},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1_000_000_000,
+        "wall_clock_breakdown": False,
+    }
+
+
+class DeepSpeedTrainable:
+    """A module inside its DeepSpeed engine."""
+
+    def __init__(self, module: nn.Module, stage: TrainedStage, optim: OptimConfig, world_size: int) -> None:
+        deepspeed = _deepspeed()
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        config = deepspeed_config(stage, world_size) | {"gradient_clipping": optim.clip_norm}
+        self.engine, *_ = deepspeed.initialize(
+            model=module, optimizer=adamw(parameters, optim), model_parameters=parameters, config=config
+        )
+        self.module = module
+        self.forward: nn.Module = self.engine
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss)
+
+    def step(self, last: bool) -> None:
+        # DeepSpeed counts micro-batches itself; a disagreement would move weights at the wrong place.
+        if self.engine.is_gradient_accumulation_boundary() != last:
+            raise RuntimeError("the accumulation of the loop and of DeepSpeed are out of step")
+        self.engine.step()
+
+    def set_lr(self, lr: float) -> None:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=TAG)
+
+    def load(self, folder: Path) -> None:
+        path, _ = self.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=True)
+        if path is None:
+            raise FileNotFoundError(f"{folder}: no DeepSpeed state '{TAG}' here; delete this folder to start the stage anew")
+
+
+def _deepspeed() -> Any:
+    """Import DeepSpeed without its compiled CPU all-reduce, which needs a compiler and is never used here."""
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

@@ -1,0 +1,42 @@
+"""This process among its fellow workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank, number of workers and device of this process."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def here(cls) -> World:
+        """Read it from the process group, if there is one."""
+        rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        cuda = torch.cuda.is_available()
+        return cls(rank, size, torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"))
+
+    @property
+    def first(self) -> bool:
+        """Whether this worker writes what is written once."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+        if self.size > 1:
+            dist.barrier()
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Average of every value over the workers; all of them have the same keys."""
+        if self.size == 1 or not values:
+            return values
+        stacked = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(stacked)
+        return dict(zip(sorted(values), (stacked / self.size).tolist(), strict=True))

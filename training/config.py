@@ -1,0 +1,29 @@
+"""Configuration of flow-matching training: T2I, edit, joint and SFT are four YAML files of this one schema."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from dreamline.config import Job
+from dreamline.engine.config import SigmaConfig, TrainedStage
+from dreamline.model.config import UNetConfig
+
+
+class TrainStage(TrainedStage):
+    """One flow-matching stage."""
+
+    model: UNetConfig = Field(UNetConfig(), description="network to build when there is no init_from")
+    mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
+    sigma: SigmaConfig = SigmaConfig()
+    text_drop: float = Field(0.1, ge=0, le=1, description="share of samples with the empty prompt")
+    source_drop: float = Field(0.05, ge=0, le=1, description="share with neither prompt nor source")
+
+
+class TrainJob(Job):
+    """Inputs: frozen, the data sets of `stage.mixture`, and init_from (a checkpoint of another stage) if there is one."""
+
+    recipe_version: ClassVar[int] = 1
+
+    stage: TrainStage
