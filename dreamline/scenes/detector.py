@@ -4,7 +4,7 @@ Background: the palette entry nearest to the median of the border. Then cell by 
 are an object; its colour is the palette entry c whose line background -> c explains these pixels best (anti-aliased
 edges lie on that line); the position on the line is the object's coverage, compared by soft intersection over union
 with every shape, exactly rendered at every size and half-pixel shift. Specks are ignored; an object that no colour or
-no shape explains is reported as `unknown`, which the judge never accepts.
+no shape explains, or two shapes about equally well, is reported as `unknown`, which the judge never accepts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +26,10 @@ CONTRAST = 0.24  # RGB distance (unit cube) from the background at which a pixel
 SPECK = 0.15  # foreground areas below this share of the smallest shape's area are specks
 MAX_COLOUR_ERROR = 0.2  # root mean square RGB distance of foreground pixels from the line of their colour
 MAX_BACKGROUND_ERROR = 0.25  # RGB distance of the border's median from a background's colour
-MIN_OVERLAP = {"filled": 0.8, "outline": 0.5}  # least soft IoU with a shape; thin lines lose more of it to blur
-TOLERANCE = 1.0  # how far off its place (beyond the world's jitter) an object is still found, px
+MIN_OVERLAP = {"filled": 0.85, "outline": 0.5}  # least soft IoU with a shape; thin lines lose more of it to blur
+MAX_AMBIGUITY = 0.75  # most misfit (1 - IoU) of the best shape, relative to the second best; above, it is neither
+SHIFT = 1.0  # how far off its place (beyond the world's jitter) an object is still found, px
+SCALES = (0.9, 1.0, 1.1)  # how much too small or too large
 CHUNK = 256  # images at a time, to bound memory
 
 
@@ -53,7 +54,7 @@ def detect_many(images: Images, world: World) -> list[Scene]:
     return [
         scene
         for start in range(0, len(images), CHUNK)
-        for scene in _detect_chunk(images[start : start + CHUNK] / np.float32(255), world)
+        for scene in _detect_chunk((images[start : start + CHUNK] / 255).astype(np.float32), world)
     ]
 
 
@@ -76,15 +77,16 @@ def _detect_chunk(images: Array, world: World) -> list[Scene]:
     colours, coverage = _colour(
         offsets[image_of, cell_of], distance[image_of, cell_of], foreground[image_of, cell_of], ground[image_of], world
     )
-    overlap, shift = bank.match(coverage)  # [objects, styles, shapes, sizes]
+    overlap, pose = bank.match(coverage)  # [objects, styles, shapes, sizes]
     styles = _name_styles(overlap, image_of, len(images))  # [N]
     found: list[list[SceneObject]] = [[] for _ in images]
     for i, (image, cell, colour) in enumerate(zip(image_of, cell_of, colours, strict=True)):
         style = styles[image]
         shape, size = np.unravel_index(overlap[i, style].argmax(), overlap.shape[2:])
-        is_clear = overlap[i, style, shape, size] >= MIN_OVERLAP[world.styles[style]]
+        *_, second, first = np.sort(overlap[i, style].max(1))
+        is_clear = first >= MIN_OVERLAP[world.styles[style]] and 1 - first <= MAX_AMBIGUITY * (1 - second)
         name = world.shapes[shape] if is_clear else UNKNOWN
-        dx, dy = bank.shifts[shift[i, style, shape, size]]
+        dx, dy = bank.shifts[pose[i, style, shape, size] % len(bank.shifts)]
         row, col = divmod(int(cell), world.grid)
         found[image].append(SceneObject(name, colour, row, col, world.sizes[size], dx, dy))
     return [
@@ -146,13 +148,13 @@ def _name_styles(overlap: Array, image_of: npt.NDArray[np.int64], num_images: in
 class _Bank:
     """Every shape that a cell can hold, exactly rendered."""
 
-    coverage: Array  # [styles * shapes * sizes * shifts, px]
-    layout: tuple[int, int, int, int]
+    coverage: Array  # [styles * shapes * sizes * poses, px]; a pose is a scale and a shift
+    layout: tuple[int, int, int, int]  # the four factors
     shifts: list[tuple[float, float]]  # (dx, dy) px
     min_area: float  # px
 
     def match(self, coverage: Array) -> tuple[Array, npt.NDArray[np.int64]]:
-        """Soft IoU ab / (aa + bb - ab) of M objects with everything, and the shift at which it is best.
+        """Soft IoU ab / (aa + bb - ab) of M objects with everything, and the pose in which it is best.
 
         Both are [M, styles, shapes, sizes].
         """
@@ -164,23 +166,23 @@ class _Bank:
 
 @lru_cache(maxsize=4)
 def _bank(world: World) -> _Bank:
-    reach = world.jitter + TOLERANCE
-    steps: list[Any] = list(np.arange(-reach, reach + 0.25, 0.5))
-    shifts = [(float(dx), float(dy)) for dx, dy in product(steps, steps)]
+    reach = world.jitter + SHIFT
+    steps = [float(step) for step in np.arange(-reach, reach + 0.25, 0.5)]
+    shifts = list(product(steps, steps))
     coverage = np.stack(
         [
-            _in_cell(shape, style, size, dx, dy, world).ravel()
-            for style, shape, size, (dx, dy) in product(world.styles, world.shapes, world.sizes, shifts)
+            _in_cell(shape, style, scale * world.radius * SIZE_FACTORS[size], dx, dy, world.cell).ravel()
+            for style, shape, size, scale, (dx, dy) in product(world.styles, world.shapes, world.sizes, SCALES, shifts)
         ]
     )
-    layout = (len(world.styles), len(world.shapes), len(world.sizes), len(shifts))
+    layout = (len(world.styles), len(world.shapes), len(world.sizes), len(SCALES) * len(shifts))
     return _Bank(coverage, layout, shifts, SPECK * float(coverage.sum(1).min()))
 
 
-def _in_cell(shape: str, style: str, size: str, dx: float, dy: float, world: World) -> Array:
-    middle = world.cell / 2
-    left, top, alpha = stamp(shape, style, world.radius * SIZE_FACTORS[size], middle + dx, middle + dy)
-    cell = np.zeros((world.cell, world.cell), np.float32)
+def _in_cell(shape: str, style: str, radius: float, dx: float, dy: float, side: int) -> Array:
+    """The coverage of a shape at (dx, dy) from the middle of a cell, cut off at the cell's edges: [side, side]."""
+    left, top, alpha = stamp(shape, style, radius, side / 2 + dx, side / 2 + dy)
+    cell = np.zeros((side, side), np.float32)
     window = cell[top : top + alpha.shape[0], left : left + alpha.shape[1]]
     window[:] = alpha[: window.shape[0], : window.shape[1]]
     return cell
