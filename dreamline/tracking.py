@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import json
 import logging
 import os
 import time
@@ -17,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamline.config import digest as digest_of
+from dreamline.config import Job, digest
 from dreamline.storage import hash_folder
 
 MODEL = "dreamline"  # the one registered model; every checkpoint of every stage is a version of it
 POINTER = "pointer.json"
 DIGEST_TAG = "digest"
+DATA_INPUTS = ("t2i", "edit")
 _BATCH = 500  # the server takes at most 1000 metrics, and 100 parameters or tags, in one call
 
 
@@ -33,10 +35,7 @@ class Run:
     uri: str
     run_id: str
     artifact_uri: str
-
-    def finish(self, status: str = "FINISHED") -> None:
-        """Close the run. `status` is FINISHED, FAILED or KILLED."""
-        _client(self.uri).set_terminated(self.run_id, status)
+    tags: Mapping[str, str]
 
 
 def start_run(uri: str, experiment: str, name: str, tags: Mapping[str, str], params: Mapping[str, Any]) -> Run:
@@ -49,21 +48,27 @@ def start_run(uri: str, experiment: str, name: str, tags: Mapping[str, str], par
         tags: `tags["digest"]` identifies the job; a run of the experiment with the same digest is continued.
         params: settings; nested ones are flattened to dotted names.
     """
-    from mlflow.entities import Param, RunTag
+    from mlflow.entities import Param
 
+    if DIGEST_TAG not in tags:
+        raise ValueError(f"tags must hold {DIGEST_TAG!r}, the digest of the job (there are: {sorted(tags)})")
     client = _client(uri)
     experiment_id = _experiment(uri, experiment)
-    found = client.search_runs([experiment_id], f"tags.{DIGEST_TAG} = '{_digest(tags)}'", max_results=1)
+    found = client.search_runs([experiment_id], f"tags.{DIGEST_TAG} = '{tags[DIGEST_TAG]}'", max_results=1)
     if found:
         info = found[0].info
         client.update_run(info.run_id, status="RUNNING")
-        return Run(uri, info.run_id, info.artifact_uri)
-    info = client.create_run(experiment_id, tags=dict(tags), run_name=name).info
-    texts = [Param(key, str(value)[:6000]) for key, value in _flat(params)]
-    for start in range(0, len(texts), 100):
-        client.log_batch(info.run_id, params=texts[start : start + 100])
-    client.log_batch(info.run_id, tags=[RunTag("host", os.uname().nodename)])
-    return Run(uri, info.run_id, info.artifact_uri)
+    else:
+        info = client.create_run(experiment_id, tags=dict(tags), run_name=name).info
+        texts = [Param(key, str(value)[:6000]) for key, value in _flat(params)]
+        for start in range(0, len(texts), 100):
+            client.log_batch(info.run_id, params=texts[start : start + 100])
+    return Run(uri, info.run_id, info.artifact_uri, dict(tags))
+
+
+def end_run(run: Run, failed: bool = False) -> None:
+    """Close a run."""
+    _client(run.uri).set_terminated(run.run_id, "FAILED" if failed else "FINISHED")
 
 
 def log_metrics(run: Run, metrics: Mapping[str, float], step: int) -> None:
@@ -76,37 +81,37 @@ def log_metrics(run: Run, metrics: Mapping[str, float], step: int) -> None:
         _client(run.uri).log_batch(run.run_id, metrics=values[start : start + _BATCH])
 
 
-def log_dataset(run: Run, name: str, digest: str, source: str, context: str = "train") -> None:
-    """Name a data set as an input of the run. `digest` is the digest of the job that made it, `source` its folder."""
+def log_datasets(run: Run, job: Job) -> None:
+    """Name the data sets among a job's inputs as inputs of the run, with the digests of the jobs that made them."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    dataset = Dataset(name=name, digest=digest, source_type="local", source=f'{{"uri": "{source}"}}')
-    tag = InputTag("mlflow.data.context", context)
-    _client(run.uri).log_inputs(run.run_id, [DatasetInput(dataset, [tag])])
+    tag = InputTag("mlflow.data.context", "training")
+    datasets = [
+        Dataset(name=name, digest=item.digest, source_type="local", source=json.dumps({"uri": item.path}))
+        for name, item in job.inputs.items()
+        if name in DATA_INPUTS
+    ]
+    _client(run.uri).log_inputs(run.run_id, [DatasetInput(dataset, [tag]) for dataset in datasets])
 
 
-def register(
-    uri: str,
-    checkpoint_dir: str | Path,
-    stage: str,
-    tags: Mapping[str, str],
-    parent_version: str | None = None,
-    run: Run | None = None,
-) -> str:
+def register(uri: str, checkpoint_dir: str | Path, stage: str, job: Job, run: Run) -> str:
     """Make a checkpoint a version of the registered model, and the alias `stage` point to it.
 
-    A second call with the same digest and the same files returns the version that is there.
+    The version is tagged with the run's tags, the preset, the fingerprint of the data, the version that training
+    started from, and the path. A second call with the same job and the same files returns the version that is there.
 
     Args:
         uri: MLflow address.
         checkpoint_dir: a diffusers folder; stays where it is.
         stage: name of the stage, also the alias of its newest version.
-        tags: `tags["digest"]` identifies the job that made the checkpoint; all are kept on the version.
-        parent_version: version of the checkpoint that training started from.
-        run: the run that made it; without one a run is opened for the pointer.
+        job: what made the checkpoint.
+        run: the run that made it; holds the pointer.
 
     Returns:
         The version, a decimal number as text.
+
+    Raises:
+        FileNotFoundError: the folder is missing or empty.
     """
     client = _client(uri)
     files = hash_folder(checkpoint_dir)
@@ -115,32 +120,27 @@ def register(
         raise FileNotFoundError(f"{path}: no files there, nothing to register")
     with _locked(uri):
         _ensure_model(uri)
-        identity = {DIGEST_TAG: _digest(tags), "content": digest_of(files)}
+        identity = {DIGEST_TAG: job.digest(), "content": digest(files)}
         version = _find(uri, identity)
         if version is None:
-            owner = run or start_run(uri, stage, stage, tags, {})
             pointer = {"path": path, "stage": stage, **identity, "files": files}
-            client.log_dict(owner.run_id, pointer, f"checkpoint/{POINTER}")
-            parent = {"parent_version": parent_version} if parent_version else {}
+            client.log_dict(run.run_id, pointer, f"checkpoint/{POINTER}")
             made = client.create_model_version(
                 MODEL,
-                source=f"{owner.artifact_uri}/checkpoint",
-                run_id=owner.run_id,
-                tags={**tags, **identity, **parent, "stage": stage, "path": path},
+                source=f"{run.artifact_uri}/checkpoint",
+                run_id=run.run_id,
+                tags={**run.tags, **_lineage(uri, job), **identity, "stage": stage, "path": path},
             )
             version = str(made.version)
-            if run is None:
-                owner.finish()
         else:
             client.set_model_version_tag(MODEL, version, "path", path)  # the same files may have moved
         client.set_registered_model_alias(MODEL, stage, version)
     return version
 
 
-def find_version(uri: str, digest: str) -> str | None:
+def find_version(uri: str, job_digest: str) -> str | None:
     """Newest version made by the job with this digest, or None."""
-    _ensure_model(uri)
-    return _find(uri, {DIGEST_TAG: digest})
+    return _find(uri, {DIGEST_TAG: job_digest})
 
 
 def tag_version(uri: str, version: str, tags: Mapping[str, str]) -> None:
@@ -154,10 +154,14 @@ def set_alias(uri: str, alias: str, version: str) -> None:
     _client(uri).set_registered_model_alias(MODEL, alias, version)
 
 
-def _digest(tags: Mapping[str, str]) -> str:
-    if DIGEST_TAG not in tags:
-        raise ValueError(f"tags must hold {DIGEST_TAG!r}, the digest of the job (there are: {sorted(tags)})")
-    return tags[DIGEST_TAG]
+def _lineage(uri: str, job: Job) -> dict[str, str]:
+    data = {name: item.digest for name, item in job.inputs.items() if name in DATA_INPUTS}
+    tags = {"preset": job.preset, "data_fingerprint": digest(data)}
+    for name, tag in (("init_from", "parent_version"), ("teacher", "teacher_version")):
+        parent = _find(uri, {DIGEST_TAG: job.inputs[name].digest}) if name in job.inputs else None
+        if parent is not None:
+            tags[tag] = parent
+    return tags
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
