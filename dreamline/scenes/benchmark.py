@@ -22,7 +22,7 @@ from dreamline.scenes.world import Scene, World
 HELD_OUT_EVERY = 5
 PAIRED_CATEGORIES = ("position", "color_attribution")  # whose prompts can state a pair of (colour, shape)
 _TRIES = 3000
-_TRIES_FOR_NEW_TEXT = 200
+_TRIES_FOR_NEW_TEXT = 50
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,10 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
         "convert the image to {value} style",
         "use {value} style for all shapes",
         "draw all shapes in {value} style",
+        "set the style to {value}",
+        "show the shapes in {value} style",
+        "make it {value} style",
+        "render everything in {value} style",
     ),
 }
 

@@ -17,6 +17,9 @@ import numpy as np
 from dreamline.scenes.world import Scene, SceneObject, Split, World
 
 Look = tuple[str, str]  # (colour, shape)
+
+# Chosen so that every background and style is asked for by some evaluation instruction at the default eval_share.
+_SPLIT_SALT = "split-138:"
 T = TypeVar("T")
 
 
@@ -33,7 +36,7 @@ def stable_hash(text: str) -> int:
 
 def split_of(text: str, world: World) -> Split:
     """Whether a prompt or an instruction belongs to training or to evaluation: a hash of the string alone."""
-    return "eval" if stable_hash("split:" + text) / 2**64 < world.eval_share else "train"
+    return "eval" if stable_hash(_SPLIT_SALT + text) / 2**64 < world.eval_share else "train"
 
 
 @lru_cache(maxsize=16)
