@@ -1,0 +1,63 @@
+"""What is computed in this room: data sets, and their encoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from dreamline.config import Config, Input, Job, digest
+from dreamline.scenes.world import World
+from dreamline.storage import hash_folder
+
+Precision = Literal["float16", "bfloat16", "float32"]
+
+
+class DataStage(Config):
+    """A generation and an editing data set drawn from the scene world."""
+
+    world: World = World()
+    name: str = Field("scenes", pattern="^[a-z0-9_-]+$", description="first part of shard names and sample keys")
+    num_t2i: int = Field(ge=1, description="images with captions to make")
+    num_edit: int = Field(ge=1, description="edit triplets to make")
+    shard_size: int = Field(1000, ge=1, le=10_000, description="samples per shard, kept and rejected ones together")
+    resolution: int | None = Field(None, ge=16, description="side of the images, px; the world's size by default")
+    seed: int = Field(0, ge=0)
+
+    @property
+    def side(self) -> int:
+        """Side of the images, px."""
+        return self.resolution or self.world.size
+
+
+class DataJob(Job):
+    """No inputs. Outputs: t2i, edit (data set folders)."""
+
+    recipe_version: ClassVar[int] = 1
+
+    stage: DataStage
+
+
+class EncodeStage(Config):
+    """Latents and text features of both data sets, from frozen encoders."""
+
+    encoders: str = Field(
+        "assets/encoders", description="folder with vae, text_encoder, tokenizer, processor, scheduler"
+    )
+    batch_size: int = Field(50, ge=1, description="samples encoded together; batches never span shards")
+    latent_dtype: Precision = "float32"  # what is trained on, and small
+    text_dtype: Precision = "float16"  # most of the bytes; 11 bits are finer than the encoder's own training noise
+
+
+class EncodeJob(Job):
+    """Inputs: t2i, edit (from data) and encoders (see `encoders_input`). Outputs: t2i, edit, frozen."""
+
+    recipe_version: ClassVar[int] = 1
+
+    stage: EncodeStage
+
+
+def encoders_input(stage: EncodeStage) -> Input:
+    """The encoders as an input of the job: so their content counts for the job's digest, not only their path."""
+    return Input(path=stage.encoders, digest=digest(hash_folder(Path(stage.encoders))))
