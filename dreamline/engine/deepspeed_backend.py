@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dreamline.engine.config import OptimConfig, TrainedStage
 from dreamline.engine.trainable import adamw
 
 TAG = "state"
+LARGEST_BUCKET, ALIGNMENT = 50_000_000, 1024
 
 
 def init_process_group() -> None:
@@ -21,17 +23,20 @@ def init_process_group() -> None:
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks the environment
     deepspeed = _deepspeed()
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 
 
-def deepspeed_config(stage: TrainedStage, world_size: int) -> dict[str, Any]:
-    """The DeepSpeed configuration of a stage; derived, so that no number stands in two places."""
+def deepspeed_config(stage: TrainedStage, optim: OptimConfig, world_size: int, num_weights: int) -> dict[str, Any]:
+    """The DeepSpeed configuration of one module; derived, so that no number stands in two places."""
+    # The default bucket of 5e8 numbers is allocated anew for each step, whatever the size of the module.
+    bucket = -(-min(num_weights, LARGEST_BUCKET) // ALIGNMENT) * ALIGNMENT
     return {
         "train_micro_batch_size_per_gpu": stage.micro_batch_size,
         "gradient_accumulation_steps": stage.accumulation(world_size),
-        "gradient_clipping": stage.optim.clip_norm,
-        "zero_optimization": {"stage": 1},
+        "gradient_clipping": optim.clip_norm,
+        "zero_optimization": {"stage": 1, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
@@ -44,7 +49,8 @@ class DeepSpeedTrainable:
     def __init__(self, module: nn.Module, stage: TrainedStage, optim: OptimConfig, world_size: int) -> None:
         deepspeed = _deepspeed()
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        config = deepspeed_config(stage, world_size) | {"gradient_clipping": optim.clip_norm}
+        num_weights = sum(parameter.numel() for parameter in parameters)
+        config = deepspeed_config(stage, optim, world_size, num_weights)
         self.engine, *_ = deepspeed.initialize(
             model=module, optimizer=adamw(parameters, optim), model_parameters=parameters, config=config
         )

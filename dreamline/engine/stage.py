@@ -63,6 +63,7 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
     run_dir = Path(job.run_dir)
     torch.set_num_threads(job.runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a guard for debugging that costs a pass over memory
     if job.runtime.backend == "deepspeed":
         init_process_group()
     world = World.here()
@@ -84,7 +85,7 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
         return None
 
     with Tracker(job, stage.name, world) as tracker:
-        hooks = [curve, tracker.log, guard, save, *assembly.hooks]
+        hooks = [guard, curve, tracker.log, save, *assembly.hooks]
         stop = fit(stage, objective, trainables, emas, assembly.data, state, world, job.runtime.log_every, hooks)
         if stop is not None:
             checkpoint.save(run_dir, state, trainables, emas, objective, identity, world)
@@ -122,9 +123,15 @@ def seed_everything(seed: int) -> None:
 
 
 def guard(state: TrainState, metrics: Mapping[str, float] | None) -> Stop | None:
-    """End a run whose loss is no number any more. Metrics are means over all workers, so all of them stop."""
+    """Fail a run whose loss is no number any more: there is nothing worth publishing. Metrics are equal on all workers.
+
+    Raises:
+        FloatingPointError: names the metric and the step.
+    """
     wrong = [name for name, value in (metrics or {}).items() if not math.isfinite(value)]
-    return Stop(f"{', '.join(wrong)} not finite at step {state.step}; lower the learning rate") if wrong else None
+    if wrong:
+        raise FloatingPointError(f"{', '.join(wrong)} not finite at step {state.step}; lower the learning rate")
+    return None
 
 
 class Curve:
