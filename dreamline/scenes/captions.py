@@ -263,10 +263,11 @@ def _parse_content(content: str, world: World) -> tuple[tuple[ObjectFact, ...], 
 
 
 def _parse_group(words: str, world: World) -> ObjectFact | None:
-    number, *attributes, noun = words.split() or [""]
-    if not number or words.count(" ") == 0:
-        return None
-    count = 1 if number in ("a", "an") else NUMBERS.index(number) + 1 if number in NUMBERS else 0
+    match words.split():
+        case [number, *attributes, noun]:
+            count = 1 if number in ("a", "an") else NUMBERS.index(number) + 1 if number in NUMBERS else 0
+        case _:
+            return None
     names = {name if count == 1 else plural(name): name for name in world.shapes}
     size = attributes.pop(0) if attributes and attributes[0] in world.sizes else None
     colour = attributes.pop(0) if attributes and attributes[0] in world.colours else None

@@ -29,7 +29,7 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
         "draw {new} in the {cell}",
         "insert {new} in the {cell}",
     ),
-    "remove": ("remove {ref}", "delete {ref}", "erase {ref}", "take away {ref}", "get rid of {ref}", "take {ref} out"),
+    "remove": ("remove {ref}", "delete {ref}", "erase {ref}", "take away {ref}", "get rid of {ref}", "take out {ref}"),
     "replace": (
         "replace {ref} with {new}",
         "swap {ref} for {new}",
