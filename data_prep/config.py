@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from dreamline.config import Config, Input, Job, digest
+from dreamline.config import Config, ConfigError, Input, Job, digest
 from dreamline.scenes.world import World
 from dreamline.storage import hash_folder
 
@@ -58,6 +58,13 @@ class EncodeJob(Job):
     stage: EncodeStage
 
 
-def encoders_input(stage: EncodeStage) -> Input:
-    """The encoders as an input of the job: so their content counts for the job's digest, not only their path."""
-    return Input(path=stage.encoders, digest=digest(hash_folder(Path(stage.encoders))))
+def encoders_input(folder: str | Path) -> Input:
+    """The encoders as an input of the job: so their content counts for the job's digest, not only their path.
+
+    Raises:
+        ConfigError: the folder is missing or empty.
+    """
+    files = hash_folder(folder)
+    if not files:
+        raise ConfigError(f"{folder}: no encoders there; `make encoders` makes them (encode.yaml: stage.encoders)")
+    return Input(path=str(folder), digest=digest(files))

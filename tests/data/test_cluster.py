@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,19 +55,54 @@ if __name__ == "__main__":
 """
 
 
+def run_script(script: Path, *parameters: str) -> Any:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    command = [sys.executable, str(script), *parameters]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
 @pytest.mark.slow
 def test_ray_tasks_survive_a_killed_worker(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=120, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    found = run_script(script, str(tmp_path))
     assert found["values"] == [0, 1, 4, 9, 16]
     assert found["counts"] == [1, 2, 3, 4, 5]
     assert found["here"] not in found["pids"]
     assert set(found["threads"]) == {"1"}
     assert "sample 7" in found["error"]
+
+
+ATTACH = """
+import json, os, subprocess, sys
+
+if len(sys.argv) > 1:  # the driver of a job: finds the cluster in its environment
+    from dreamline.cluster import map_tasks
+
+    def work(item):
+        import os
+        return os.getpid()
+
+    print(json.dumps({"tasks": map_tasks(work, range(3)), "here": os.getpid()}))
+else:
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+    import ray
+    context = ray.init(num_cpus=1, include_dashboard=False)
+    os.environ["RAY_ADDRESS"] = context.address_info["gcs_address"]
+    with open(__file__ + ".out", "w") as out:
+        subprocess.run([sys.executable, __file__, "driver"], check=True, stdout=out)
+    print(json.dumps({"nodes": len(ray.nodes()), "alive": ray.nodes()[0]["Alive"]}))
+"""
+
+
+@pytest.mark.slow
+def test_one_worker_attaches_to_the_cluster_of_its_environment(tmp_path: Path) -> None:
+    script = tmp_path / "attach.py"
+    script.write_text(ATTACH)
+    assert run_script(script) == {"nodes": 1, "alive": True}
+    found = json.loads(Path(f"{script}.out").read_text().splitlines()[-1])
+    assert found["here"] not in found["tasks"]
+    assert len(found["tasks"]) == 3
