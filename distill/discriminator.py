@@ -17,7 +17,7 @@ class Bottleneck:
     def __init__(self, unet: nn.Module) -> None:
         self.unet = unet
         self.seen: Tensor | None = None
-        unet.mid_block.register_forward_hook(self._keep)  # type: ignore[union-attr,operator]
+        unet.mid_block.register_forward_hook(self._keep)  # type: ignore[union-attr]
         config: Any = unet.config
         self.channels = int(config.block_out_channels[-1])
 

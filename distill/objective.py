@@ -23,8 +23,8 @@ from dreamline.model.conditioning import guided_field, predict_velocity, prompte
 class DMD2:
     """Every step trains the fake score on what the student makes; every `student_every`-th also moves the student.
 
-    The student meets the noise levels that it will be deployed on, in the states that it makes itself (backward simulation
-    along the sampler's own grid). The grid step is drawn from (seed, step), the same on every worker.
+    The student meets the noise levels that it will be deployed on, in the states that it makes itself (backward
+    simulation along the sampler's own grid). The grid step is drawn from (seed, step), the same on every worker.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class DMD2:
         discriminator: nn.Module | None = None,
     ) -> None:
         self.modules: MutableMapping[str, nn.Module] = {"student": student, "fake": fake}
+        self.teacher, self.stage, self.head = teacher, stage, discriminator
         if discriminator is not None:
             self.modules["discriminator"] = discriminator
             self.bottleneck = Bottleneck(teacher)
-        self.teacher, self.stage = teacher, stage
 
     def losses(self, batch: Batch, step: int) -> Iterator[Loss]:
         """The student's loss at its turn, then the fake score's, then the discriminator's."""
@@ -50,7 +50,7 @@ class DMD2:
             yield self.student_loss(batch, x0)
         x0 = x0.detach()
         yield self.fake_loss(batch, x0)
-        if "discriminator" in self.modules:
+        if self.head is not None:
             yield self.discriminator_loss(batch, x0)
 
     def pictures(self, batch: Batch, step: int) -> Tensor:
@@ -73,11 +73,13 @@ class DMD2:
         loss = distribution_matching_loss(x0, real_x0, fake_x0).mean()
         gap = (fake_x0 - real_x0).square().mean().sqrt() / real_x0.square().mean().sqrt()
         metrics = {"loss": loss.detach(), "critic_gap": gap, "x0_std": x0.detach().std()}
-        if "discriminator" in self.modules:
-            head = self.modules["discriminator"].requires_grad_(False)
+        if self.head is not None:
             level = self.sigma(batch, "gan level")
-            logits = head(self.bottleneck(interpolate(x0, self.noise(batch, "gan"), level), level, conditions))
-            head.requires_grad_(True)
+            features = self.bottleneck(interpolate(x0, self.noise(batch, "gan"), level), level, conditions)
+            # The bare head, frozen: its engine would take this pass for one of its own training steps.
+            self.head.requires_grad_(False)
+            logits = self.head(features)
+            self.head.requires_grad_(True)
             adversarial = generator_gan_loss(logits).mean()
             loss = loss + stage.discriminator.weight * adversarial
             metrics["loss_gan"] = adversarial.detach()

@@ -28,7 +28,9 @@ class EvaluationStage(Config):
     num_edits: int = Field(150, ge=6)
     batch_size: int = Field(50, ge=1)
     sampling: SamplingConfig = SamplingConfig()
-    num_samples: int = Field(12, ge=0, description="pictures of each task kept for the report, the same items for every stage")
+    num_samples: int = Field(
+        12, ge=0, description="pictures of each task kept for the report, the same items for every stage"
+    )
 
 
 class EvaluationJob(Job):

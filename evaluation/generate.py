@@ -42,7 +42,11 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     image.save(options.out)
     told = {"image": str(options.out), "model": str(options.model), "steps": sampling.num_steps, "seed": options.seed}
-    print(json.dumps(told) if options.json else f"{options.out} ({image.width}x{image.height}, {sampling.num_steps} steps)")
+    print(
+        json.dumps(told)
+        if options.json
+        else f"{options.out} ({image.width}x{image.height}, {sampling.num_steps} steps)"
+    )
 
 
 def _either(given: float | None, default: float) -> float:

@@ -17,6 +17,7 @@ class PreferenceConfig(Config):
     edit_share: float = Field(0.5, ge=0, le=1, description="share of edits among the groups, the rest are generations")
     latent_noise: float = Field(0.15, ge=0, description="largest noise added to latents before they are decoded")
     reading_weight: float = Field(1.0, ge=0, description="weight of reading each cell, beside the ranking loss")
+    anchor_weight: float = Field(0.5, ge=0, description="weight of telling right from wrong on one scale for all prompts")
 
 
 class RewardStage(TrainedStage):

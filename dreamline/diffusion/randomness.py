@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, index, purpose) alone: never on rank, world size, batch or what was drawn before."""
+"""Random numbers that depend on (seed, index, purpose) alone: never on rank, world size, batch or earlier draws."""
 
 from __future__ import annotations
 

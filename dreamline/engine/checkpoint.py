@@ -16,6 +16,8 @@ from dreamline.engine.trainable import Trainable
 from dreamline.engine.world import World
 from dreamline.storage import publish_folder, write_json
 
+Identity = Mapping[str, str | int]  # what must be equal for a state to be resumed
+
 MARKER = "state.json"
 KEEP = 2
 
@@ -40,7 +42,7 @@ def save(
     trainables: Mapping[str, Trainable],
     emas: Mapping[str, EMA],
     objective: Objective,
-    identity: Mapping[str, str | int],
+    identity: Identity,
     world: World,
 ) -> Path:
     """Write the state of this step from every worker; the marker comes last. Only the newest ones are kept.
@@ -76,7 +78,7 @@ def load(
     trainables: Mapping[str, Trainable],
     emas: Mapping[str, EMA],
     objective: Objective,
-    identity: Mapping[str, str | int],
+    identity: Identity,
     world: World,
 ) -> TrainState:
     """Restore what `save` wrote.

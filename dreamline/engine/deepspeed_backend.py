@@ -19,10 +19,11 @@ LARGEST_BUCKET, ALIGNMENT = 50_000_000, 1024
 def init_process_group() -> None:
     """Let DeepSpeed use the process group of the launcher; without one, make a group of this single process."""
     import torch.distributed as dist
+    from torch._C._distributed_c10d import HashStore
 
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks the environment
     deepspeed = _deepspeed()
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
@@ -76,7 +77,9 @@ class DeepSpeedTrainable:
     def load(self, folder: Path) -> None:
         path, _ = self.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=True)
         if path is None:
-            raise FileNotFoundError(f"{folder}: no DeepSpeed state '{TAG}' here; delete this folder to start the stage anew")
+            raise FileNotFoundError(
+                f"{folder}: no DeepSpeed state '{TAG}' here; delete this folder to start the stage anew"
+            )
 
 
 def _deepspeed() -> Any:

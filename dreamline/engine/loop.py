@@ -62,8 +62,8 @@ def fit(
 ) -> Stop | None:
     """Train from `state` to `stage.steps`; `state` is moved in place.
 
-    Hooks are called after each optimiser step with the state and, at each `log_every`-th step, the metrics (the same ones
-    on every worker), else None. Hooks observe; a hook may return `Stop`, on all workers alike.
+    Hooks are called after each optimiser step with the state and, at each `log_every`-th step, the metrics (the same
+    ones on every worker), else None. Hooks observe; a hook may return `Stop`, on all workers alike.
     """
     accumulation = stage.accumulation(world.size)
     objective.modules = {name: trainable.forward for name, trainable in trainables.items()}

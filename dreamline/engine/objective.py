@@ -24,8 +24,8 @@ class Loss:
 class Objective(Protocol):
     """A training method. `fit()` replaces the modules by their engines; objectives call what stands in `modules`.
 
-    `losses` is a generator: each loss is back-propagated and stepped before the next one is computed. Every worker yields
-    the same names in the same order.
+    `losses` is a generator: each loss is back-propagated and stepped before the next one is computed. Every worker
+    yields the same names in the same order.
     """
 
     modules: MutableMapping[str, nn.Module]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,13 +28,6 @@ from dreamline.engine.trainable import LocalTrainable, Trainable
 from dreamline.engine.world import World
 from dreamline.result import METRICS, write_progress, write_result
 from dreamline.storage import write_text
-
-
-class TrainedJob(Protocol):
-    """A job whose stage is a trained one."""
-
-    @property
-    def stage(self) -> TrainedStage: ...
 
 
 J = TypeVar("J", bound=Job)
@@ -63,7 +56,8 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
     run_dir = Path(job.run_dir)
     torch.set_num_threads(job.runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a guard for debugging that costs a pass over memory
+    # A guard for debugging that costs a pass over all new memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if job.runtime.backend == "deepspeed":
         init_process_group()
     world = World.here()
@@ -72,8 +66,11 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
     objective = assembly.objective
     trainables = {name: _wrap(job, stage, name, objective, world) for name in objective.modules}
     emas = {name: EMA(trainables[name].module, stage.ema_decay) for name in assembly.averaged if world.first}
-    identity = {"data": assembly.data.fingerprint, "digest": job.digest(), "world_size": world.size}
-
+    identity: checkpoint.Identity = {
+        "data": assembly.data.fingerprint,
+        "digest": job.digest(),
+        "world_size": world.size,
+    }
     state, newest = TrainState(), checkpoint.latest(run_dir)
     if newest is not None:
         state = checkpoint.load(newest, trainables, emas, objective, identity, world)
@@ -85,7 +82,7 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
         return None
 
     with Tracker(job, stage.name, world) as tracker:
-        hooks = [guard, curve, tracker.log, save, *assembly.hooks]
+        hooks: list[Hook] = [guard, curve, tracker.log, save, *assembly.hooks]
         stop = fit(stage, objective, trainables, emas, assembly.data, state, world, job.runtime.log_every, hooks)
         if stop is not None:
             checkpoint.save(run_dir, state, trainables, emas, objective, identity, world)
@@ -116,7 +113,7 @@ def _wrap(job: Job, stage: TrainedStage, name: str, objective: Objective, world:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed what draws without being told to (initialisation); training draws come from `dreamline.diffusion.randomness`."""
+    """Seed what draws without being told to; what training draws comes from `dreamline.diffusion.randomness`."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

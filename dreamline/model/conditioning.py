@@ -107,7 +107,7 @@ def guided_field(network: Network, batch: Batch, guidance_scale: float, image_gu
         predicted = predict_velocity(
             network, torch.cat([x, x[edits], x]), torch.cat([sigma, sigma[edits], sigma]), branches
         )
-        uncond, image, text = predicted.split([size, len(edits), size])
+        uncond, image, text = torch.split(predicted, [size, len(edits), size])
         guided = text_guidance(uncond, text, guidance_scale)
         if len(edits):
             guided[edits] = edit_guidance(uncond[edits], image, text[edits], guidance_scale, image_guidance_scale)

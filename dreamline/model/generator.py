@@ -69,7 +69,9 @@ class Generator:
             pictures = [source.convert("RGB") for source in sources]
             text, mask = pad(self.text.encode_edit(list(prompts), pictures))
             null_text, null_mask = pad(self.text.null_edit(pictures))
-            pixels = [to_tensor(np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))) for picture in pictures]
+            pixels = [
+                to_tensor(np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))) for picture in pictures
+            ]
             source_latents = encode(self.vae, torch.stack(pixels).to(self.device))
         return Batch(
             keys=[""] * len(prompts),

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
 from dreamline.config import Job
 from dreamline.diffusion.randomness import normals
 from dreamline.engine.config import OptimConfig, TrainedStage
@@ -14,8 +17,6 @@ from dreamline.engine.loop import Stop
 from dreamline.engine.objective import Loss
 from dreamline.engine.stage import Assembly, run_stage
 from dreamline.result import read_result
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 
 class ToyStage(TrainedStage):
@@ -77,7 +78,9 @@ def train(run_dir: Path, backend: str = "local", hooks=(), data=None, checkpoint
     bare = dict(objective.modules)
 
     def publish(folder: Path) -> dict[str, float]:
-        save_file({f"{name}.{key}": value for name in bare for key, value in bare[name].state_dict().items()}, folder / "w")
+        save_file(
+            {f"{name}.{key}": value for name in bare for key, value in bare[name].state_dict().items()}, folder / "w"
+        )
         return {"published": 1.0}
 
     run_stage(
@@ -157,7 +160,7 @@ def test_a_loss_that_is_no_number_fails(tmp_path):
         def batch(self, positions):
             return super().batch(positions) * (float("nan") if positions.start >= 8 else 1.0)
 
-    with pytest.raises(FloatingPointError, match="loss.* not finite at step 3"):
+    with pytest.raises(FloatingPointError, match=r"loss.* not finite at step 3"):
         train(tmp_path, data=Broken())
     assert read_result(tmp_path) is None
 
@@ -172,7 +175,7 @@ def test_state_of_other_data_is_refused(tmp_path):
 
 
 def test_uneven_batch_is_refused():
-    with pytest.raises(ValueError, match="runtime.workers 3"):
+    with pytest.raises(ValueError, match=r"runtime\.workers 3"):
         ToyStage(global_batch_size=8, micro_batch_size=4).accumulation(3)
 
 
