@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dreamline.cluster import connect
 from dreamline.config import Job, load
 from dreamline.result import StageResult, read_result
 
@@ -52,13 +53,11 @@ def launch(job: Job, entry: str) -> StageResult:
 
 def _launch_ray(job: Job, entry: str) -> None:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    private = connect(job.runtime.workers)  # before any import of Ray, which reads its settings then
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from dreamline.cluster import connect
-
-    private = connect(job.runtime.workers)
     use_gpu = bool(ray.cluster_resources().get("GPU", 0))
     trainer = TorchTrainer(
         _worker,
