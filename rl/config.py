@@ -1,4 +1,4 @@
-"""What is computed in this room: reward models."""
+"""What is computed in this room: reward models, and models that follow them."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ from pydantic import Field, model_validator
 from dreamline.config import Config, Job
 from dreamline.engine.config import SigmaConfig, TrainedStage
 from dreamline.rewards.config import SceneRewardConfig
+from dreamline.scenes.world import World
 
 
 class PreferenceConfig(Config):
     """How preference groups are made from scenes, and how they are weighed."""
 
     edit_share: float = Field(0.5, ge=0, le=1, description="share of edits among the groups, the rest are generations")
+    decoded_share: float = Field(
+        0.2, ge=0, le=1, description="share of the groups that pass through the VAE, the slow part"
+    )
     latent_noise: float = Field(0.15, ge=0, description="largest noise added to latents before they are decoded")
     reading_weight: float = Field(1.0, ge=0, description="weight of reading each cell, beside the ranking loss")
-    anchor_weight: float = Field(0.5, ge=0, description="weight of telling right from wrong on one scale for all prompts")
+    guessing_weight: float = Field(0.2, ge=0, description="weight of guessing hidden cells from the prompt")
+    anchor_weight: float = Field(
+        0.5, ge=0, description="weight of telling right from wrong on one scale for all prompts"
+    )
 
 
 class RewardStage(TrainedStage):
     """Train one reward network for generation and editing."""
 
+    world: World = World()
     network: SceneRewardConfig = SceneRewardConfig()
     preferences: PreferenceConfig = PreferenceConfig()
-    eval_pairs: int = Field(600, ge=1, description="held-out pairs of each task that the accuracy is measured on")
+    num_eval: int = Field(600, ge=1, description="held-out groups of each task that the accuracy is measured on")
 
 
 class RewardJob(Job):
-    """Job of reward training. Inputs: `encode` (for its frozen folder)."""
+    """Input: frozen, for its VAE. Preferences are drawn from the scene world itself."""
 
     recipe_version: ClassVar[int] = 1
 

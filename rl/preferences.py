@@ -20,6 +20,8 @@ from dreamline.scenes.world import Scene, SceneObject, Split, World
 
 NUM_LOSERS = 2
 KINDS_TRIED, DRAWS_PER_KIND = 100, 8
+# Binding words to the right object and place is the hard part, and few prompts can be wrong in that way.
+SHARES = {"swapped": 4, "moved": 4, "wrong_object": 2}
 
 Cell = tuple[int, int]
 Draw = Callable[[], Scene | None]  # a new scene with one fault; None where that cannot be
@@ -38,7 +40,7 @@ class Preference:
 
 
 def sample_preference(world: World, seed: int, index: int, split: Split, edit_share: float) -> Preference:
-    """The preference group number `index` of a split; which task it is follows from `edit_share` and the group's own rng."""
+    """Preference group number `index` of a split, an edit with probability `edit_share`."""
     rng = rng_for(seed, index, f"preference-{split}")
     if rng.random() < edit_share:
         return _edit_preference(world, rng, split)
@@ -61,10 +63,11 @@ def _edit_preference(world: World, rng: np.random.Generator, split: Split) -> Pr
 def _collect(
     draws: Mapping[str, Draw], rng: np.random.Generator, is_wrong: Callable[[Scene], bool]
 ) -> tuple[tuple[Scene, ...], tuple[str, ...]]:
-    """Different scenes that are wrong indeed; every kind of fault that is possible here is equally likely."""
+    """Different scenes that are wrong indeed; kinds of faults that are possible here are as likely as their share."""
+    kinds = [fault for fault in draws for _ in range(SHARES.get(fault, 1))]
     found: dict[Scene, str] = {}
     for _ in range(KINDS_TRIED):
-        fault = pick(rng, tuple(draws))
+        fault = pick(rng, kinds)
         for _ in range(DRAWS_PER_KIND):
             scene = draws[fault]()
             if scene is not None and scene not in found and is_wrong(scene):
@@ -169,7 +172,7 @@ def _wrong_edits(edit: Edit, world: World, rng: np.random.Generator) -> Mapping[
 
 
 def _elsewhere(edit: Edit, changed: frozenset[Cell], world: World) -> list[Scene]:
-    """The same change made to other objects of the source, or in other places; none for what concerns the whole picture."""
+    """The same change made to other objects or places; empty where it concerns the whole picture."""
     source = edit.source
     before = [item for item in source.objects if item.cell in changed]
     after = [item for item in edit.target.objects if item.cell in changed]

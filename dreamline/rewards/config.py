@@ -10,10 +10,9 @@ from dreamline.config import Config
 class SceneRewardConfig(Config):
     """A small network that reads a picture cell by cell and compares it with a prompt."""
 
+    patch: int = Field(4, ge=1, description="stride of the first convolution, px")
     trunk_channels: tuple[int, ...] = Field(
-        (32, 64, 96),
-        min_length=1,
-        description="channels after each halving of the picture; the last halving has `width`",
+        (48, 96), min_length=1, description="channels after the first convolution and after each halving that follows"
     )
     width: int = Field(96, ge=8, description="width of cell and word tokens")
     num_heads: int = Field(4, ge=1)
