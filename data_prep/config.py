@@ -47,7 +47,7 @@ class EncodeStage(Config):
     )
     batch_size: int = Field(50, ge=1, description="samples encoded together; batches never span shards")
     latent_dtype: Precision = "float32"  # what is trained on, and small
-    text_dtype: Precision = "float16"  # most of the bytes; 11 bits are finer than the encoder's own training noise
+    text_dtype: Precision = "float16"  # nearly all of the bytes; states are of order 1, and 11 bits do for them
 
 
 class EncodeJob(Job):

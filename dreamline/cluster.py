@@ -27,7 +27,7 @@ def map_tasks(
     results are pickled.
 
     Args:
-        function: importable by name in another process (a module's function or a `functools.partial` of one).
+        function: of a module that other processes can import, not of `__main__` (a `functools.partial` of one will do).
         items: one per task.
         workers: largest number of tasks at a time.
         on_done: called here with the number of finished tasks (1, 2, ...) and the result just in, as they finish.
