@@ -24,6 +24,7 @@ KINDS_TRIED, DRAWS_PER_KIND = 100, 8
 SHARES = {"swapped": 4, "moved": 4, "wrong_object": 2}
 
 Cell = tuple[int, int]
+Part = Cell | str  # of a scene: an object's cell, 'background' or 'style'
 Draw = Callable[[], Scene | None]  # a new scene with one fault; None where that cannot be
 Spoil = Callable[[Scene, World, np.random.Generator], Scene | None]
 
@@ -154,14 +155,15 @@ SPOILS: Mapping[str, Spoil] = {
 
 
 def _wrong_edits(edit: Edit, world: World, rng: np.random.Generator) -> Mapping[str, Draw]:
-    changed = _changed_cells(edit.source, edit.target)
-    elsewhere = _elsewhere(edit, changed, world)
+    changed = _differences(edit.source, edit.target)
+    elsewhere = [scene for scene in _elsewhere(edit, changed, world) if scene != edit.source]
 
     def spoiled(inside: bool) -> Scene | None:
         scene = SPOILS[pick(rng, tuple(SPOILS))](edit.target, world, rng)
-        touched = frozenset() if scene is None else _changed_cells(edit.target, scene)
-        fits = touched and touched <= changed if inside else not touched & changed
-        return scene if fits else None
+        if scene is None or scene == edit.source:
+            return None
+        touched = _differences(edit.target, scene)
+        return scene if (touched <= changed if inside else not touched & changed) else None
 
     return {
         "no_op": lambda: edit.source,
@@ -171,14 +173,14 @@ def _wrong_edits(edit: Edit, world: World, rng: np.random.Generator) -> Mapping[
     }
 
 
-def _elsewhere(edit: Edit, changed: frozenset[Cell], world: World) -> list[Scene]:
+def _elsewhere(edit: Edit, changed: frozenset[Part], world: World) -> list[Scene]:
     """The same change made to other objects or places; empty where it concerns the whole picture."""
     source = edit.source
     before = [item for item in source.objects if item.cell in changed]
     after = [item for item in edit.target.objects if item.cell in changed]
     others = [item for item in source.objects if item.cell not in changed]
     free = [cell for cell in _free_cells(source, world) if cell not in changed]
-    if not changed or edit.type == "style":
+    if not before and not after:
         return []
     if before and after and before[0].cell != after[0].cell:
         kept = _without(source, before[0])
@@ -194,9 +196,11 @@ def _elsewhere(edit: Edit, changed: frozenset[Cell], world: World) -> list[Scene
     return [_with(source, replace(item, **values)) for item in others]
 
 
-def _changed_cells(a: Scene, b: Scene) -> frozenset[Cell]:
+def _differences(a: Scene, b: Scene) -> frozenset[Part]:
+    """Cells with another object, and whichever of background and style differ."""
     cells = {item.cell for item in (*a.objects, *b.objects)}
-    return frozenset(cell for cell in cells if a.at(*cell) != b.at(*cell))
+    whole = {name for name in ("background", "style") if getattr(a, name) != getattr(b, name)}
+    return frozenset({cell for cell in cells if a.at(*cell) != b.at(*cell)} | whole)
 
 
 def _with(scene: Scene, *items: SceneObject) -> Scene:
