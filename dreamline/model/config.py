@@ -32,6 +32,8 @@ class UNetConfig(Config):
         for width, heads in zip(self.block_out_channels, self.num_heads, strict=True):
             if width % heads or width % self.norm_num_groups:
                 raise ValueError(f"width {width} is no multiple of num_heads {heads} and norm_num_groups")
+            if heads % self.num_kv_heads:
+                raise ValueError(f"num_heads {heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         return self
 
     def diffusers(self, text_dim: int, latent_channels: int, sample_size: int) -> dict[str, Any]:

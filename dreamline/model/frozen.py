@@ -62,7 +62,8 @@ def _convert(source: Path, target: Path, dtype: str) -> None:
 def _fetch(source: str) -> Path:
     if Path(source).is_dir():
         return Path(source)
-    if source.count("/") != 1 or source.startswith((".", "/")):
+    # A mistyped local path must not become a question to the hub: its parent folder is there.
+    if source.count("/") != 1 or source.startswith((".", "/")) or Path(source).parent.is_dir():
         raise ConfigError(f"{source}: no such folder, and no hub id of the form owner/name")
     from huggingface_hub import snapshot_download
 

@@ -49,6 +49,8 @@ def load_unet(folder: Path | str) -> Any:
     place = place / "unet" if (place / "unet").is_dir() else place
     if not (place / "config.json").is_file():
         raise ConfigError(f"{folder}: no U-Net there (unet/config.json); give a diffusers folder")
-    return DreamLiteUNetModel.from_pretrained(
+    unet = DreamLiteUNetModel.from_pretrained(
         place, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
+    unet.register_to_config(_name_or_path="")  # or the path would be published with the next checkpoint
+    return unet

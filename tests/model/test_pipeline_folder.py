@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from dreamline.config import ConfigError
 from dreamline.diffusion.randomness import normals
 from dreamline.model import prompts
@@ -17,7 +19,6 @@ from dreamline.model.frozen import frozen_digest, materialise
 from dreamline.model.generator import Generator, Sampling, is_student
 from dreamline.model.text import TextEncoder, load_processor, pad
 from dreamline.model.unet import build_for, load_unet
-from PIL import Image
 
 ASSETS = Path(__file__).parents[2] / "assets" / "encoders"
 SIDE = 32
@@ -140,13 +141,26 @@ def test_round_trip_of_the_unet(published):
     )
 
 
-def test_materialise_is_deterministic_and_checks_its_source(frozen, tmp_path):
+def test_a_checkpoint_does_not_tell_where_its_parent_lay(published, frozen, tmp_path):
+    publish_pipeline(load_unet(published), frozen, tmp_path / "child", mobile=False)
+    assert str(published) not in (tmp_path / "child/unet/config.json").read_text()
+
+
+def test_heads_that_do_not_share_keys_evenly_are_refused():
+    with pytest.raises(ValueError, match="no multiple of num_kv_heads 3"):
+        UNetConfig(num_kv_heads=3)
+
+
+def test_materialise_is_deterministic_and_checks_its_source(frozen, tmp_path, monkeypatch):
     assert materialise(ASSETS, tmp_path / "again") == frozen_digest(frozen)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no vae/"):
         materialise(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(ConfigError, match="no hub id"):
         materialise("./nowhere", tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no such folder"):
+        materialise("empty/encoderz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -169,7 +183,9 @@ def test_wrong_prefix_length_is_refused(frozen):
 
 def test_processor_needs_no_torchvision(frozen):
     out = load_processor(frozen)(
-        text=["<|vision_start|><|image_pad|><|vision_end|>hi"], images=[Image.new("RGB", (512, 512))], return_tensors="pt"
+        text=["<|vision_start|><|image_pad|><|vision_end|>hi"],
+        images=[Image.new("RGB", (512, 512))],
+        return_tensors="pt",
     )
     assert out["image_grid_thw"].tolist() == [[1, 4, 4]]
     assert "mm_token_type_ids" in out
