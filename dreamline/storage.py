@@ -52,6 +52,7 @@ def publish_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file() and file.stat().st_nlink == 1:  # linked files are published already
+                file.chmod(0o644)  # some libraries write files that only their owner can read
                 sync(file)
         if target.exists():
             old = target.with_name(f".{target.name}.tmp-old-{os.getpid()}")

@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
 from data_prep.config import DataJob, EncodeJob, encoders_input
 from dreamline.config import build, dump
 from training.config import TrainJob
@@ -41,16 +42,19 @@ def test_packages_hold_only_a_docstring_at_the_top(name):
     assert lines[0].startswith('"""')
 
 
+def python(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=True).stdout.strip()
+
+
 def test_flows_load_no_torch():
     code = "import sys, flows.pipeline, flows.cli; print([m for m in ('torch', 'ray.train') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python(code) == "[]"
 
 
 def test_the_command_line_starts_light():
     code = "import sys, flows.cli; print([m for m in ('prefect', 'ray', 'mlflow', 'torch') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
-    assert done.stdout.strip() == "[]"
+    assert python(code) == "[]"
 
 
 def test_a_stage_trains_on_a_bare_machine(tmp_path):

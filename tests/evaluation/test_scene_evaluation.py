@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from dreamline.config import build
 from dreamline.model.config import UNetConfig
 from dreamline.model.folder import publish_pipeline
@@ -20,7 +22,6 @@ from dreamline.scenes.world import World
 from evaluation.config import EvaluationJob, EvaluationStage
 from evaluation.run import run
 from evaluation.scenes import Judged, summarise, write_samples
-from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 WORLD = World()
