@@ -142,7 +142,7 @@ def build_encoder(tokenizer: Any, seed: int, initializer_range: float = 0.05) ->
         text_config={
             "vocab_size": -(-len(tokenizer) // 64) * 64,
             "hidden_size": WIDTH,
-            "intermediate_size": 256,
+            "intermediate_size": 192,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
