@@ -5,7 +5,6 @@ python -m data_prep.encode --config RUN/config.yaml
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ from data_prep.encoding import EncodeTask, encode_shard
 from data_prep.features import is_encoded, publish_features
 from data_prep.manifest import sweep
 from dreamline.cluster import map_tasks
-from dreamline.config import ConfigError, load
+from dreamline.config import ConfigError
 from dreamline.data.manifest import FeaturesInfo
 from dreamline.data.shards import ShardSet
+from dreamline.engine.launch import main
 from dreamline.model.frozen import materialise
 from dreamline.result import StageResult, read_result, write_progress, write_result
 
@@ -99,12 +99,5 @@ def publish(shards: ShardSet, folder: Path, tasks: Sequence[EncodeTask], job: En
     return publish_features(shards.info, folder, [task.stem for task in tasks], job.digest(), parents)
 
 
-def main() -> None:
-    """Run the job of a config file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="RUN/config.yaml")
-    run(load(EncodeJob, parser.parse_args().config))
-
-
 if __name__ == "__main__":
-    main()
+    main(EncodeJob, run)

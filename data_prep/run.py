@@ -5,7 +5,6 @@ python -m data_prep.run --config RUN/config.yaml
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from data_prep.manifest import publish_dataset, read_dataset, sweep
 from data_prep.sources import SceneSource, Source
 from data_prep.writer import is_written, plan_shards, write_shard
 from dreamline.cluster import map_tasks
-from dreamline.config import digest, load
+from dreamline.config import digest
 from dreamline.data.manifest import DatasetInfo
+from dreamline.engine.launch import main
 from dreamline.result import StageResult, read_result, write_progress, write_result
 
 
@@ -67,12 +67,5 @@ def build(sources: list[Source], job: DataJob, parents: dict[str, str]) -> list[
     ]
 
 
-def main() -> None:
-    """Run the job of a config file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="RUN/config.yaml")
-    run(load(DataJob, parser.parse_args().config))
-
-
 if __name__ == "__main__":
-    main()
+    main(DataJob, run)
