@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,34 +31,41 @@ METHOD = (
 )
 
 
-def make_encoders(
-    out_dir: Path,
-    *,
-    seed: int = 0,
-    vae_steps: int = 5000,
-    encoder_steps: int = 1500,
-    num_examples: int = 16_000,
-    num_items: int = 480,
-    reader_steps: int = 1200,
-) -> dict[str, Any]:
-    """Train, save and measure VAE, tokenizer, processor, scheduler and text encoder; the folder appears as a whole.
+@dataclass(frozen=True)
+class Plan:
+    """How long to train and how much to measure. `num_examples` and `num_items` are per template."""
 
-    Args:
-        out_dir: what is there already is replaced.
-        num_examples: training prompts of each template, and at least the reader's.
-        num_items: held-out prompts and held-out edits to measure with.
+    seed: int = 0
+    vae_steps: int = 5000
+    encoder_steps: int = 1500
+    num_examples: int = 16_000
+    num_items: int = 480
+    reader_steps: int = 1200
+
+
+def make_encoders(out_dir: Path, plan: Plan) -> dict[str, Any]:
+    """Train, save and measure VAE, tokenizer, processor, scheduler and text encoder.
 
     Returns:
         The provenance that is also written to PROVENANCE.json.
     """
-    world, begin = World(), time.monotonic()
-    commit, changed = _commit()
-    tokenizer = build_tokenizer(seed)
-    vae, vae_cost = train_vae(world, vae_steps, seed)
-    model = build_encoder(tokenizer, seed)
-    encoder_cost = train_encoder(model, tokenizer, world, encoder_steps, seed, num_examples)
-    sizes = {"num_items": num_items, "num_train": min(4000, num_examples), "steps": reader_steps}
-    untrained = build_encoder(tokenizer, seed, RANDOM_RANGE).eval()
+    origin = _origin()
+    world, tokenizer = World(), build_tokenizer(plan.seed)
+    vae, vae_cost = train_vae(world, plan.vae_steps, plan.seed)
+    model = build_encoder(tokenizer, plan.seed)
+    encoder_cost = train_encoder(model, tokenizer, world, plan.encoder_steps, plan.seed, plan.num_examples)
+    return publish_encoders(out_dir, plan, vae, model, {**origin, "vae": vae_cost, "text_encoder": encoder_cost})
+
+
+def publish_encoders(out_dir: Path, plan: Plan, vae: Any, model: Any, training: dict[str, Any]) -> dict[str, Any]:
+    """Save and measure trained parts; the folder appears as a whole and replaces what is there.
+
+    Args:
+        training: where the sources come from and what the training reported, for the provenance.
+    """
+    world, tokenizer = World(), build_tokenizer(plan.seed)
+    sizes = {"num_items": plan.num_items, "num_train": min(4000, plan.num_examples), "steps": plan.reader_steps}
+    untrained = build_encoder(tokenizer, plan.seed, RANDOM_RANGE).eval()
     with publish_folder(out_dir) as new:
         save_frame(tokenizer, new)
         save_model(vae, new / "vae")
@@ -66,27 +73,16 @@ def make_encoders(
         stored = TextEncoder.from_folder(new)
         provenance = {
             "method": METHOD,
-            "commit": commit,
-            "sources_changed_since": changed,
-            "seed": seed,
+            "plan": asdict(plan),
+            "training": training,
             "threads": torch.get_num_threads(),
             "versions": {name: version(name) for name in ("torch", "transformers", "diffusers", "tokenizers")},
-            "vae": {
-                "steps": vae_steps,
-                "parameters": _size(vae),
-                "training": vae_cost,
-                "held_out": measure_vae(load_vae(new), world, 600, seed + 1),
+            "parameters": {"vae": _size(vae), "text_encoder": _size(model)},
+            "held_out": {
+                "vae": measure_vae(load_vae(new), world, 600, plan.seed + 1),
+                "text_encoder": measure_encoder(stored.model, stored.tokenizer, world, plan.seed, **sizes),
+                "untrained_text_encoder": measure_encoder(untrained, tokenizer, world, plan.seed, **sizes),
             },
-            "text_encoder": {
-                "steps": encoder_steps,
-                "examples_per_template": num_examples,
-                "parameters": _size(model),
-                "tokens": len(tokenizer),
-                "training": encoder_cost,
-                "held_out": measure_encoder(stored.model, stored.tokenizer, world, seed, **sizes),
-                "held_out_untrained": measure_encoder(untrained, tokenizer, world, seed, **sizes),
-            },
-            "wall_seconds": round(time.monotonic() - begin),
             "sha256": hash_folder(new),
         }
         write_json(new / PROVENANCE, provenance)
@@ -97,8 +93,8 @@ def _size(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _commit() -> tuple[str, bool]:
-    """The commit of the sources, and whether training/encoders or dreamline differ from it; "unknown" outside git."""
+def _origin() -> dict[str, Any]:
+    """The commit of the sources, and whether they differ from it; "unknown" outside git."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -106,9 +102,9 @@ def _commit() -> tuple[str, bool]:
 
     try:
         changes = git("status", "--porcelain", "--", "training/encoders", "dreamline/scenes", "dreamline/model")
-        return git("rev-parse", "HEAD").strip(), bool(changes.strip())
+        return {"commit": git("rev-parse", "HEAD").strip(), "sources_changed": bool(changes.strip())}
     except (OSError, subprocess.CalledProcessError):
-        return "unknown", True
+        return {"commit": "unknown", "sources_changed": True}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -116,19 +112,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced when it is there")
     parser.add_argument("--threads", type=int, default=1, help="compute threads")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vae-steps", type=int, default=5000)
-    parser.add_argument("--encoder-steps", type=int, default=1500)
-    parser.add_argument("--examples", type=int, default=16_000, help="training prompts of each template")
-    given = parser.parse_args(words)
-    torch.set_num_threads(given.threads)
-    make_encoders(
-        given.out,
-        seed=given.seed,
-        vae_steps=given.vae_steps,
-        encoder_steps=given.encoder_steps,
-        num_examples=given.examples,
-    )
+    parser.add_argument("--seed", type=int, default=Plan.seed)
+    parser.add_argument("--vae-steps", type=int, default=Plan.vae_steps)
+    parser.add_argument("--encoder-steps", type=int, default=Plan.encoder_steps)
+    parser.add_argument("--num-examples", type=int, default=Plan.num_examples, help="training prompts per template")
+    given = vars(parser.parse_args(words))
+    torch.set_num_threads(given.pop("threads"))
+    make_encoders(given.pop("out"), Plan(**given))
 
 
 if __name__ == "__main__":
