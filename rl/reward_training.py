@@ -60,7 +60,7 @@ def held_out(objective: RewardObjective, reward: SceneReward, device: torch.devi
         by_fault: dict[str, list[bool]] = {}
         for start in range(0, stage.num_eval, EVAL_BATCH):
             batch = data.batch(range(start, min(start + EVAL_BATCH, stage.num_eval)))
-            images, sources = objective.decoded(batch, share=1.0)
+            images, sources = objective.decoded(objective.encoded(batch, list(range(len(batch.index))))[0])
             rewards = reward(images, reward.words_of(batch.prompts), sources, batch.is_edit).rewards.cpu()
             right += rewards[:, 0].tolist()
             wrong += rewards[:, 1:].flatten().tolist()

@@ -65,8 +65,11 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch) -> None
 
 
 def test_ranking_and_anchor_are_what_they_say() -> None:
-    assert bradley_terry(torch.zeros(3, 3)).item() == pytest.approx(0.6931, abs=1e-4)
-    shifted = torch.tensor([[5.0, 1.0], [105.0, 101.0]])
-    assert bradley_terry(shifted).item() == pytest.approx(bradley_terry(shifted[:1]).item())
-    assert anchored(torch.tensor([[4.0, -4.0]])) < 0.02
-    assert anchored(torch.tensor([[8.0, 4.0]])) > 1.9
+    never = torch.tensor([False])
+    assert bradley_terry(torch.zeros(1, 3), never).item() == pytest.approx(0.6931, abs=1e-4)
+    row = torch.tensor([[5.0, 1.0, 1.0]])
+    assert bradley_terry(row + 100, never).item() == pytest.approx(bradley_terry(row, never).item())
+    assert bradley_terry(row, ~never) > bradley_terry(row, never)  # the last must also beat the second
+    assert anchored(torch.tensor([[4.0, -4.0, -4.0]]), never) < 0.02
+    assert anchored(torch.tensor([[8.0, 4.0, 4.0]]), never) > 1.9
+    assert anchored(torch.tensor([[4.0, -4.0, 9.0]]), ~never) < 0.02  # unclear: does not count
