@@ -100,7 +100,7 @@ def git_commit() -> str:
 @functools.cache
 def source_hash() -> str:
     """Hash over every source file of our packages: says whether a result was made by older code."""
-    rooms = ("dreamline", "data_prep", "training", "rl", "distill", "evaluation", "export")
+    rooms = ("dreamline", "data_prep", "training", "rl", "distill", "evaluation")
     summary = hashlib.sha256()
     for path in sorted(file for room in rooms for file in (ROOT / room).rglob("*.py")):
         summary.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())

@@ -16,7 +16,7 @@ from dreamline.config import build, dump
 from training.config import TrainJob
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("dreamline", "data_prep", "training", "rl", "distill", "evaluation", "export", "flows")
+PACKAGES = ("dreamline", "data_prep", "training", "rl", "distill", "evaluation", "flows")
 BARE = """
 import sys
 for name in ("ray", "mlflow", "prefect", "pyarrow", "boto3", "webdataset", "deepspeed"):

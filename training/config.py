@@ -22,7 +22,7 @@ class TrainStage(TrainedStage):
 
 
 class TrainJob(Job):
-    """Inputs: frozen, the data sets of `stage.mixture`, and init_from (a checkpoint of another stage) if there is one."""
+    """Inputs: frozen, the data sets of `stage.mixture`, and perhaps init_from (another stage's checkpoint)."""
 
     recipe_version: ClassVar[int] = 1
 

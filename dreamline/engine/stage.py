@@ -29,7 +29,6 @@ from dreamline.engine.world import World
 from dreamline.result import METRICS, write_progress, write_result
 from dreamline.storage import write_text
 
-
 J = TypeVar("J", bound=Job)
 
 
