@@ -20,6 +20,7 @@ from flows.display import Display, duration
 from flows.gates import GateRefused
 from flows.launch import ClusterLost, StageFailed, StateUnknown, Stopped, read_progress
 from flows.processes import Busy, is_locked
+from flows.run import leave
 from flows.run import run as run_plan
 from flows.stages import STUDENT, Plan, presets, resolve
 from flows.summary import REPORT, score_rows, write_the_report
@@ -111,10 +112,9 @@ def status(
 def report(preset: Preset = "demo", workspace: Workspace = Path("workspace"), as_json: AsJson = False) -> None:
     """Write the report of what is done so far."""
     plan = _plan(preset, workspace, None, None, None)
-    results = plan.results()
-    if not results:
+    if not plan.results():
         raise ConfigError(f"{plan.preset_dir}: nothing is done yet; start with `dreamline run --preset {preset}`")
-    path = write_the_report(plan, results)
+    path = write_the_report(plan)
     _tell(as_json, {"report": str(path)}, f"report: {_short(path)}")
 
 
@@ -203,22 +203,19 @@ def config_validate(
 
 def main() -> None:
     """Entry point: errors become one message and an exit code."""
-    as_json = "--json" in sys.argv[1:]
     try:
-        app(standalone_mode=True)
-    except tuple(EXIT_CODES) as error:
-        code = next(number for kind, number in EXIT_CODES.items() if isinstance(error, kind))
-        _fail(str(error), type(error).__name__, code, as_json)
-    except KeyboardInterrupt:
-        _fail("interrupted", "KeyboardInterrupt", 130, as_json)
-
-
-def _fail(message: str, kind: str, code: int, as_json: bool) -> None:
-    if as_json:
-        _print_json({"error": message, "kind": kind, "exit_code": code})
-    else:
-        print(f"dreamline: {message}", file=sys.stderr)
-    sys.exit(code)
+        app()
+        code = 0
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else 1
+    except (*EXIT_CODES, KeyboardInterrupt) as error:
+        code = next((number for kind, number in EXIT_CODES.items() if isinstance(error, kind)), 130)
+        message = str(error) or "interrupted"
+        if "--json" in sys.argv[1:]:
+            _print_json({"error": message, "kind": type(error).__name__, "exit_code": code})
+        else:
+            print(f"dreamline: {message}", file=sys.stderr)
+    leave(code)
 
 
 def _plan(

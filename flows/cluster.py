@@ -68,11 +68,11 @@ class Cluster(Protocol):
         """Environment of a job; it is shown in Ray's dashboard, so it holds no secrets."""
 
 
-def job_environment(job: Job, root: str, gpus: bool, offline: bool) -> dict[str, str]:
+def job_environment(job: Job, path: str, gpus: bool, offline: bool) -> dict[str, str]:
     """What every job gets, on whichever cluster."""
     environment = {
         **QUIET,
-        "PYTHONPATH": root,
+        "PYTHONPATH": path,
         "OMP_NUM_THREADS": str(job.runtime.threads),
         "MKL_NUM_THREADS": str(job.runtime.threads),
         "OMP_WAIT_POLICY": "passive",  # spinning threads starve the other workers of a shared core
@@ -129,7 +129,16 @@ class LocalCluster:
             f"--object-store-memory={self.config.object_store_mb * 2**20}",
         ]
         # Ray's own processes rename themselves; without SPT_NOENV that would wipe the tag out of their environment.
-        environment = {**theirs, **access, **QUIET, "SPT_NOENV": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        # Workers would have the lowest priority, and starve next to anything else that this machine does.
+        environment = {
+            "RAY_worker_niceness": "0",
+            **theirs,
+            **access,
+            **QUIET,
+            "SPT_NOENV": "1",
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }
         self.process = self.ledger.start("ray", command, environment, self.log)
         self.address = f"http://127.0.0.1:{dashboard}"
         self._ready = False
@@ -178,7 +187,8 @@ class LocalCluster:
 
     def environment(self, job: Job) -> dict[str, str]:
         """Environment of a job."""
-        return job_environment(job, str(ROOT), self.config.gpus > 0, self.offline)
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        return job_environment(job, path, self.config.gpus > 0, self.offline)
 
     def close(self) -> None:
         """Ask the head to end, so that it closes its files; whatever is left is the ledger's."""

@@ -25,7 +25,7 @@ class Display:
         self.console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
         self.stages = stages
         self.finished = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may speak while its thread does
         self._watches: dict[str, _Watch] = {}
         self._bars: Progress | None = None
 

@@ -214,6 +214,12 @@ def _outcome(view: View, submission: Submission) -> StageResult:
     result = read_result(submission.run_dir)
     if result is not None and result.digest == submission.digest:
         return result  # the files are the truth, also when the job fell over on its way out
+    if view.status is Status.SUCCEEDED:
+        other = f"one with digest {result.digest}" if result else "none"
+        view = View(
+            Status.FAILED,
+            message=f"the job ended well, but its result is missing (wanted {submission.digest}, found {other})",
+        )
     log = submission.run_dir / LOG
     lines = log.read_text(errors="replace").splitlines()[-25:] if log.is_file() else []
     message = f"{submission.name}: {view.message or view.status.value}\n" + "\n".join(f"  | {line}" for line in lines)

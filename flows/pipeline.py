@@ -8,21 +8,26 @@ and every checkpoint has an evaluation beside it
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import flow, task
+from prefect import Flow, flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from dreamline.result import StageResult
 from flows import summary
 from flows.launch import ClusterLost
 from flows.session import current
 
-RETRY_AFTER_S = [2, 5, 15, 30, 60, 120]  # a lost head takes seconds to come back, a lost node minutes
+P = ParamSpec("P")
+R = TypeVar("R")
+RETRY_AFTER_S = [2.0, 5.0, 15.0, 30.0, 60.0, 120.0]  # a lost head takes seconds to come back, a lost node minutes
 
 
-def _is_lost(_task: object, _run: object, state) -> bool:  # type: ignore[no-untyped-def]
+def _is_lost(_task: object, _run: object, state: State[StageResult]) -> bool:
     """Only infrastructure is worth a repeat: a wrong setting or a failing stage stays wrong."""
     return isinstance(state.result(raise_on_failure=False), ClusterLost)
 
@@ -34,7 +39,7 @@ def _is_lost(_task: object, _run: object, state) -> bool:  # type: ignore[no-unt
     retry_delay_seconds=RETRY_AFTER_S,
     retry_condition_fn=_is_lost,
 )
-def stage(name: str, *after: StageResult) -> StageResult:
+def stage(name: str, *after: object) -> StageResult:
     """One node: run the stage, or find it done. `after` are the results it depends on."""
     return current().run(name)
 
@@ -101,6 +106,12 @@ def distillation(encoded: StageResult, teacher: StageResult) -> StageResult:
     return student.result()
 
 
+def in_turn(part: Flow[P, R]) -> Flow[P, R]:
+    """A part of the pipeline with as many jobs at a time as the preset allows, first come first served."""
+    runner: Any = ThreadPoolTaskRunner(max_workers=current().plan.config.concurrency)
+    return part.with_options(task_runner=runner)
+
+
 @task(cache_policy=NO_CACHE)
 def publish(student: StageResult) -> None:
     """Scores and champion to the registry, report and summary to the workspace, both linked from here."""
@@ -113,8 +124,8 @@ def publish(student: StageResult) -> None:
 @flow(flow_run_name="{preset}")
 def pipeline(preset: str) -> None:
     """Everything, from nothing to a distilled student."""
-    encoded = data()
-    sft = training(encoded)
-    teacher = alignment(encoded, sft)
-    student = distillation(encoded, teacher)
+    encoded = in_turn(data)()
+    sft = in_turn(training)(encoded)
+    teacher = in_turn(alignment)(encoded, sft)
+    student = in_turn(distillation)(encoded, teacher)
     publish(student)

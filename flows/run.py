@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from flows.display import Display
 from flows.launch import Stopped
@@ -36,11 +39,30 @@ def run(plan: Plan, display: Display) -> dict[str, Any]:
             f"{plan.preset}: {len(missing)} of {len(plan.stages)} stages to do; everything is in {plan.preset_dir}"
         )
         stop = threading.Event()
-        with _stopped_by_signals(stop, display), display, open_session(plan, display, stop):
-            _in_thread(_flow(plan))
-            if stop.is_set():
-                raise Stopped("stopped")
+        with _stopped_by_signals(stop, display), display:
+            _carry_out(plan, display, stop)
     return read_summary(plan) or publish(plan)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process. Once Prefect is loaded, its exit handlers would wait for a server that is gone."""
+    if "prefect" in sys.modules:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _carry_out(plan: Plan, display: Display, stop: threading.Event) -> None:
+    try:
+        with open_session(plan, display, stop):
+            if not stop.is_set():
+                _in_thread(_flow(plan))
+    except Exception:
+        if not stop.is_set():  # else the error comes from the stop
+            raise
+    if stop.is_set():
+        raise Stopped(f"{plan.preset}: stopped; the same command goes on from here")
 
 
 def _flow(plan: Plan) -> Callable[[], None]:
@@ -75,11 +97,17 @@ def _in_thread(function: Callable[[], None]) -> None:
 def _stopped_by_signals(stop: threading.Event, display: Display) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM, SIGHUP) asks for a stop, the second one does not wait for it."""
 
+    asked = 0.0
+
     def ask(number: int, _: FrameType | None) -> None:
+        nonlocal asked
         if stop.is_set():
-            raise KeyboardInterrupt
+            if time.monotonic() - asked > 1:  # a signal may come twice: to the process and to its group
+                raise KeyboardInterrupt
+            return
+        asked = time.monotonic()
         stop.set()
-        display.say("stopping; the same command goes on from here later (once more: do not wait)")
+        display.say("stopping (once more: without waiting)")
 
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, ask) for number in handled}

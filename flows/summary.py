@@ -39,6 +39,7 @@ def summarise(plan: Plan) -> dict[str, Any]:
                 "checkpoint": checkpoint,
                 "mlflow_version": result.mlflow_version,
                 "metrics": stage_metrics(name, results),
+                "evaluation_dir": results[f"eval-{name}"].run_dir if f"eval-{name}" in results else None,
             }
         )
     return {"commit": git_commit(), "preset": plan.preset, "stages": stages}
@@ -58,25 +59,19 @@ def read_summary(plan: Plan) -> dict[str, Any] | None:
 
 
 def publish(plan: Plan) -> dict[str, Any]:
-    """Record scores, choose the champion, write the report and the summary. May be repeated.
-
-    Raises:
-        ConfigError: a stage is not done.
-    """
-    results = plan.results()
-    record_scores(plan, results)
-    write_the_report(plan, results)
+    """Record scores, choose the champion, write the report and the summary. May be repeated."""
+    record_scores(plan, plan.results())
+    write_the_report(plan)
     summary = summarise(plan)
     write_text(plan.preset_dir / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 
 
-def write_the_report(plan: Plan, results: dict[str, StageResult]) -> Path:
+def write_the_report(plan: Plan) -> Path:
     """Write workspace/<preset>/report.html from what is done."""
-    from flows.report import write_report
+    from flows.report import write_report  # templates and charts, for this alone
 
-    write_report(plan.preset_dir, results)
-    return plan.preset_dir / REPORT
+    return write_report(plan.preset_dir, summarise(plan))
 
 
 def record_scores(plan: Plan, results: dict[str, StageResult], only: Iterable[str] | None = None) -> None:

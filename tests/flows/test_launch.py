@@ -6,54 +6,28 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from dreamline.config import digest
 from dreamline.result import ROOT
 from flows.cluster import LocalCluster, RemoteCluster
 from flows.config import ClusterConfig
 from flows.launch import ClusterLost, Progress, StageFailed, StateUnknown, Stopped, Submission, submit_and_follow
 from flows.processes import Ledger, members
 
-# A stage in miniature: notes that it was started, then does what its configuration says.
-TOY = """
-import os, signal, sys, time
-from pathlib import Path
-from dreamline.result import StageResult, write_progress
-from dreamline.storage import write_text
-config = Path(sys.argv[sys.argv.index("--config") + 1])
-run_dir, action = config.parent, config.read_text().strip()
-with (run_dir / "starts").open("a") as file:
-    file.write("x")
-for step in range(3):
-    write_progress(run_dir, step, 3, "steps", "toy")
-    time.sleep(0.2)
-while action == "wait" and not (run_dir / "go").exists():
-    time.sleep(0.05)
-if action == "fail" and (run_dir / "starts").read_text() == "x":
-    sys.exit("stage.lr must be positive")
-if action == "die" and (run_dir / "starts").read_text() == "x":
-    os.kill(os.getpid(), signal.SIGKILL)
-result = StageResult(stage="toy", digest="abc", run_dir=str(run_dir), outputs={"checkpoint": "here"})
-write_text(run_dir / "result.json", result.model_dump_json())
-if action == "linger":
-    sys.exit("could not say goodbye")
-"""
+TOYS = Path(__file__).parent / "toys"
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toys")
-    (folder / "toy_stage.py").write_text(TOY)
-    return folder
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    with open_cluster(tmp_path_factory.mktemp("cluster")) as head:
+        yield head
 
 
-@pytest.fixture(scope="module")
-def cluster(toys: Path) -> Iterator[LocalCluster]:
-    yield from open_cluster(toys)
-
-
+@contextmanager
 def open_cluster(folder: Path) -> Iterator[LocalCluster]:
     ledger = Ledger(folder / "processes.json")
     head = LocalCluster(ClusterConfig(), ledger, folder / "ray.log", threading.Event(), offline=True)
@@ -67,11 +41,12 @@ def open_cluster(folder: Path) -> Iterator[LocalCluster]:
     assert members(ledger.session, ledger.started) == []
 
 
-def submission(toys: Path, run_dir: Path, action: str) -> Submission:
+def submission(run_dir: Path, action: str) -> Submission:
     run_dir.mkdir(exist_ok=True)
-    (run_dir / "config.yaml").write_text(action)
-    environment = {"PYTHONPATH": f"{toys}:{ROOT}"}
-    return Submission("toy", f"toy-{run_dir.parent.name}", "toy_stage", run_dir, "abc", environment)
+    (run_dir / "config.yaml").write_text(f"{{preset: toy, run_dir: '{run_dir}', stage: {{action: {action}}}}}")
+    values = {"stage": {"name": "toy", "action": action}, "inputs": {}, "recipe": "toy_config:1"}
+    environment = {"PYTHONPATH": f"{TOYS}:{ROOT}"}
+    return Submission("toy", f"toy-{run_dir.parent.name}", "toy_stage", run_dir, digest(values), environment)
 
 
 def follow(cluster: LocalCluster | RemoteCluster, job: Submission, stop: threading.Event | None = None):  # type: ignore[no-untyped-def]
@@ -111,45 +86,44 @@ class Background(threading.Thread):
             self.error = error
 
 
-def test_success_with_progress_and_log(cluster: LocalCluster, toys: Path, tmp_path: Path) -> None:
-    job = submission(toys, tmp_path / "run", "succeed")
+def test_success_with_progress_and_log(cluster: LocalCluster, tmp_path: Path) -> None:
+    job = submission(tmp_path / "run", "succeed")
     result, seen = follow(cluster, job)
-    assert result.output("checkpoint") == tmp_path / "run" / "here"
+    assert result.output("checkpoint") == tmp_path / "run" / "checkpoint"
     assert [step.total for step in seen]
     assert "toy_stage" in (job.run_dir / "log.txt").read_text()
 
 
 def test_failure_tells_the_reason_and_the_next_attempt_has_a_number_of_its_own(
-    cluster: LocalCluster, toys: Path, tmp_path: Path
+    cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    job = submission(toys, tmp_path / "run", "fail")
+    job = submission(tmp_path / "run", "fail_once")
     with pytest.raises(StageFailed, match=r"stage\.lr must be positive"):
         follow(cluster, job)
     result, _ = follow(cluster, job)
-    assert result.digest == "abc"
+    assert result.digest == job.digest
     assert starts(job) == 2
     log = (job.run_dir / "log.txt").read_text()
     assert f"{job.job_id}-a1" in log
     assert f"{job.job_id}-a2" in log
 
 
-def test_a_killed_process_is_no_fault_of_the_stage(cluster: LocalCluster, toys: Path, tmp_path: Path) -> None:
-    job = submission(toys, tmp_path / "run", "die")
+def test_a_killed_process_is_no_fault_of_the_stage(cluster: LocalCluster, tmp_path: Path) -> None:
+    job = submission(tmp_path / "run", "die_once")
     with pytest.raises(ClusterLost):
         follow(cluster, job)
     follow(cluster, job)
     assert starts(job) == 2
 
 
-def test_a_published_result_counts_even_if_the_job_then_falls_over(
-    cluster: LocalCluster, toys: Path, tmp_path: Path
-) -> None:
-    result, _ = follow(cluster, submission(toys, tmp_path / "run", "linger"))
-    assert result.digest == "abc"
+def test_a_published_result_counts_even_if_the_job_then_falls_over(cluster: LocalCluster, tmp_path: Path) -> None:
+    job = submission(tmp_path / "run", "linger")
+    result, _ = follow(cluster, job)
+    assert result.digest == job.digest
 
 
-def test_a_job_under_way_is_attached_to(cluster: LocalCluster, toys: Path, tmp_path: Path) -> None:
-    job = submission(toys, tmp_path / "run", "wait")
+def test_a_job_under_way_is_attached_to(cluster: LocalCluster, tmp_path: Path) -> None:
+    job = submission(tmp_path / "run", "wait")
     first, second = Background(cluster, job), Background(cluster, job)
     time.sleep(1)
     (job.run_dir / "go").touch()
@@ -160,8 +134,8 @@ def test_a_job_under_way_is_attached_to(cluster: LocalCluster, toys: Path, tmp_p
     assert starts(job) == 1
 
 
-def test_stop_ends_the_job(cluster: LocalCluster, toys: Path, tmp_path: Path) -> None:
-    job = submission(toys, tmp_path / "run", "wait")
+def test_stop_ends_the_job(cluster: LocalCluster, tmp_path: Path) -> None:
+    job = submission(tmp_path / "run", "wait")
     background = Background(cluster, job)
     background.stop.set()
     background.join(30)
@@ -170,9 +144,9 @@ def test_stop_ends_the_job(cluster: LocalCluster, toys: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_lost_head_is_replaced_after_its_jobs_are_gone(toys: Path, tmp_path: Path) -> None:
-    for cluster in open_cluster(tmp_path):
-        job = submission(toys, tmp_path / "run", "wait")
+def test_a_lost_head_is_replaced_after_its_jobs_are_gone(tmp_path: Path) -> None:
+    with open_cluster(tmp_path) as cluster:
+        job = submission(tmp_path / "run", "wait")
         background = Background(cluster, job)
         assert cluster.process is not None
         cluster.process.kill()
@@ -181,16 +155,16 @@ def test_a_lost_head_is_replaced_after_its_jobs_are_gone(toys: Path, tmp_path: P
         cluster.ready()  # ends the orphaned job, then starts a new head
         assert not [process for process in tagged(cluster.ledger) if "toy_stage" in " ".join(process.cmdline())]
         (job.run_dir / "go").touch()
-        assert follow(cluster, job)[0].digest == "abc"
+        assert follow(cluster, job)[0].digest == job.digest
         assert starts(job) == 2
 
 
 @pytest.mark.slow
-def test_a_cluster_out_of_reach_means_unknown_and_nothing_is_started_again(toys: Path, tmp_path: Path) -> None:
-    for head in open_cluster(tmp_path):
+def test_a_cluster_out_of_reach_means_unknown_and_nothing_is_started_again(tmp_path: Path) -> None:
+    with open_cluster(tmp_path) as head:
         config = ClusterConfig(lost_after_s=2, python=sys.executable)
         cluster = RemoteCluster(config, head.address, offline=True, access=head.access)
-        job = submission(toys, tmp_path / "run", "wait")
+        job = submission(tmp_path / "run", "wait")
         background = Background(cluster, job)
         assert head.process is not None
         head.process.kill()
