@@ -39,7 +39,7 @@ test-slow: $(STAMP)
 
 # Trains the demo's frozen encoders again; what is committed came from here.
 encoders: $(STAMP)
-	$(BIN)/python -m training.encoders.build
+	$(BIN)/python -m training.encoders.run --out assets/encoders
 
 clean:
 	rm -rf $(VENV) workspace .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

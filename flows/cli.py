@@ -35,6 +35,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     StageFailed: 1,
     Stopped: 130,
 }
+REPORTED: tuple[type[BaseException], ...] = (*EXIT_CODES, KeyboardInterrupt)
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 config_app = typer.Typer(no_args_is_help=True, help="Look at the resolved configuration.")
@@ -208,7 +209,7 @@ def main() -> None:
         code = 0
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else 1
-    except (*EXIT_CODES, KeyboardInterrupt) as error:
+    except REPORTED as error:
         code = next((number for kind, number in EXIT_CODES.items() if isinstance(error, kind)), 130)
         message = str(error) or "interrupted"
         if "--json" in sys.argv[1:]:
