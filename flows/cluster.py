@@ -30,7 +30,7 @@ QUIET = {
 }
 WORKER_PORTS = range(10002, 20000)  # Ray gives these to its workers; another server there ends in a confusing error
 REQUEST_TIMEOUT_S = 30
-_SOCKET_PATH_LIMIT = 107 - len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+_SOCKET_PATH_LIMIT = 107 - len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 
 
 class ClusterError(RuntimeError):
@@ -124,7 +124,7 @@ class LocalCluster:
             *("--node-ip-address=127.0.0.1", f"--port={port}", "--no-monitor"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
             *(f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
-            *("--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}"),
+            *("--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder / 'ray'}"),
             *(f"--num-cpus={self.config.cpus}", f"--num-gpus={self.config.gpus}"),
             f"--object-store-memory={self.config.object_store_mb * 2**20}",
         ]
@@ -147,7 +147,7 @@ class LocalCluster:
         """Whether the head still runs."""
         return self.process is not None and self.process.poll() is None
 
-    def ready(self, timeout_s: float = 120) -> None:
+    def ready(self, timeout_s: float = 300) -> None:
         """Wait until the head takes jobs; a head that died is started again, once everything of the old one is gone.
 
         Raises:

@@ -87,7 +87,7 @@ class Ledger:
         self._write()
         adopt_orphans()
         self.warden = subprocess.Popen(
-            [sys.executable, "-m", "flows.processes", str(path), self.session],
+            [sys.executable, "-m", "flows.processes", str(path), self.session, str(self.started)],
             stdin=subprocess.PIPE,
             cwd=ROOT,
             start_new_session=True,  # Ctrl-C in a terminal is not for it
@@ -127,14 +127,22 @@ class Ledger:
 
     def close(self) -> None:
         """End every process of the session, remove its folders and let the warden go."""
-        reap(self.path)
+        _end_session(self._state())
+        self.path.unlink(missing_ok=True)
         self.warden.stdin.close()  # type: ignore[union-attr]
         self.warden.wait(timeout=30)
         bury_children()
 
+    def _state(self) -> dict[str, Any]:
+        return {
+            "session": self.session,
+            "started": self.started,
+            "processes": self.processes,
+            "folders": self.folders,
+        }
+
     def _write(self) -> None:
-        value = {"session": self.session, "started": self.started, "processes": self.processes, "folders": self.folders}
-        write_json(self.path, value)
+        write_json(self.path, self._state())
 
 
 def members(tag: str, started: float) -> list[psutil.Process]:
@@ -215,13 +223,13 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def keep_watch(path: Path, session: str, life_line: IO[bytes]) -> None:
+def keep_watch(path: Path, session: str, started: float, life_line: IO[bytes]) -> None:
     """The warden: wait until the run's end of the pipe closes, then end what is left of its session."""
     life_line.read()
     ledger = _read(path)
-    if ledger is not None and ledger["session"] == session:
-        _end_session(ledger)
+    mine = ledger is not None and ledger["session"] == session  # else a new run has taken over, or the file is gone
+    _end_session({"session": session, "started": started, "folders": ledger["folders"] if ledger and mine else []})
 
 
 if __name__ == "__main__":
-    keep_watch(Path(sys.argv[1]), sys.argv[2], sys.stdin.buffer)
+    keep_watch(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.stdin.buffer)

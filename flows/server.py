@@ -43,7 +43,7 @@ class EphemeralServer:
         ephemeral = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
         self.process = self.ledger.start("prefect", command, {**os.environ, **ephemeral}, self.log)
 
-    def ready(self, stop: threading.Event, timeout_s: float = 120) -> None:
+    def ready(self, stop: threading.Event, timeout_s: float = 300) -> None:
         """Wait until it answers.
 
         Raises:

@@ -63,7 +63,7 @@ def starts(job: Submission) -> int:
 
 
 def wait_for_start(job: Submission, number: int = 1) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while starts(job) < number:
         assert time.monotonic() < deadline
         time.sleep(0.05)

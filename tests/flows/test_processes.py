@@ -121,6 +121,14 @@ def test_the_next_run_cleans_up_when_the_warden_was_killed_too(tmp_path: Path) -
     assert members(session, started) == []
 
 
+def test_a_deleted_ledger_does_not_matter_to_the_run_itself(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "processes.json")
+    start(ledger, "ray", tmp_path / "log.txt")
+    ledger.path.unlink()
+    ledger.close()
+    assert members(ledger.session, ledger.started) == []
+
+
 def test_a_ledger_cut_by_a_crash_is_no_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "processes.json"
     path.write_text('{"session": "a')
