@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,13 @@ EXIT_CODES: dict[type[Exception], int] = {
 }
 REPORTED: tuple[type[BaseException], ...] = (*EXIT_CODES, KeyboardInterrupt)
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The DreamLite training pipeline: data, training, alignment, distillation, evaluation.",
+    epilog="Exit codes: 0 done, 1 a stage failed, 2 configuration, 3 a gate refused, 4 infrastructure, "
+    "5 state unknown (run again to attach), 130 stopped.",
+)
 config_app = typer.Typer(no_args_is_help=True, help="Look at the resolved configuration.")
 app.add_typer(config_app, name="config")
 
@@ -216,6 +223,9 @@ def main() -> None:
             _print_json({"error": message, "kind": type(error).__name__, "exit_code": code})
         else:
             print(f"dreamline: {message}", file=sys.stderr)
+    except Exception:
+        traceback.print_exc()  # a bug of ours, or an answer that nobody expected
+        code = 1
     leave(code)
 
 

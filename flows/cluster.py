@@ -211,6 +211,19 @@ class RemoteCluster:
         self.config, self.address, self.offline, self.access = config, address, offline, access
         self.quiet_s, self.lost_after_s = config.quiet_s, config.lost_after_s
 
+    def start(self) -> None:
+        """Nothing is started; but a wrong address is better known now than after hours.
+
+        Raises:
+            ClusterError: nobody answers there.
+        """
+        try:
+            self.client()
+        except (ConnectionError, RuntimeError) as error:
+            raise ClusterError(
+                f"{self.address}: no Ray cluster to submit jobs to ({error}); see --ray-address"
+            ) from error
+
     def ready(self) -> None:
         """A cluster that is there needs no start."""
 

@@ -32,7 +32,7 @@ class Display:
     def __enter__(self) -> Display:
         if self.console.is_terminal:
             columns = (TextColumn("{task.description:<12}"), BarColumn(24), TextColumn("{task.fields[text]}"))
-            self._bars = Progress(*columns, console=self.console, transient=True)
+            self._bars = Progress(*columns, console=self.console, transient=True, refresh_per_second=2)
             self._bars.start()
         return self
 

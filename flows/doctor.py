@@ -56,7 +56,7 @@ def _checks(workspace: Path) -> Iterator[Check]:
         if not mine:
             yield Check(f"package {name}", False, str(place), f"another package is called {name}; uninstall it")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Check("cores", cores >= 2, str(cores), "give it 2 cores, or --set pipeline.cluster.cpus=1")
+    yield Check("cores", True, f"{cores} (the demo's times are for 2)")
     free_gib = psutil.virtual_memory().available / 2**30
     yield Check("memory", free_gib >= MIN_MEMORY_GIB, f"{free_gib:.1f} GiB free", f"free {MIN_MEMORY_GIB} GiB")
     disk_gib = shutil.disk_usage(_existing(workspace)).free / 2**30

@@ -121,6 +121,19 @@ def publish(student: StageResult) -> None:
     create_link_artifact(link=(plan.preset_dir / summary.REPORT).as_uri(), key="report", link_text="Report")
 
 
+def close_stale_runs() -> None:
+    """Call runs crashed that a killed process left as running; with a server and a lock of our own all others are."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    running = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING]))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=running)):
+            client.set_flow_run_state(run.id, Crashed(message="its process was killed"), force=True)
+
+
 @flow(flow_run_name="{preset}")
 def pipeline(preset: str) -> None:
     """Everything, from nothing to a distilled student."""

@@ -67,8 +67,10 @@ def _carry_out(plan: Plan, display: Display, stop: threading.Event) -> None:
 
 def _flow(plan: Plan) -> Callable[[], None]:
     def start() -> None:
-        from flows.pipeline import pipeline  # imports Prefect
+        from flows.pipeline import close_stale_runs, pipeline  # imports Prefect
 
+        if plan.config.prefect_url is None:
+            close_stale_runs()
         pipeline(plan.preset)
 
     return start

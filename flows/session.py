@@ -105,10 +105,10 @@ def open_session(plan: Plan, display: Display, stop: threading.Event) -> Iterato
         cluster: LocalCluster | RemoteCluster
         if address is None:
             cluster = LocalCluster(plan.config.cluster, ledger, logs / "ray.log", stop, plan.config.offline)
-            stack.callback(cluster.close)
-            cluster.start()  # its start and the other server's overlap
         else:
             cluster = RemoteCluster(plan.config.cluster, address, plan.config.offline)
+        stack.callback(cluster.close)
+        cluster.start()  # a local head's start and the other server's overlap
         if plan.config.prefect_url is None:
             server = EphemeralServer(ledger, plan.preset_dir / "prefect", logs / "prefect.log")
             stack.callback(server.close)

@@ -148,6 +148,7 @@ def resolve(
         targets = dict.fromkeys([node.conf, node.name])  # all evaluations, then the one
         lines = [line for target in targets for line in by_target.get(target, ())]
         job = _job(node, preset, config, lines, uri, _inputs(node, stages))
+        _check_room(node.name, job, config)
         run_dir = root / preset / "runs" / node.name / f"{preset}-{job.digest()}"
         job = job.model_copy(update={"run_dir": str(run_dir)})
         stages[node.name] = PlannedStage(node.name, node.module, job, node.inputs)
@@ -195,6 +196,16 @@ def _job(
         encoders = _encoders(job, Path(config.cluster.root or ROOT))
         job = job.model_copy(update={"inputs": {**job.inputs, "encoders": encoders}})
     return job
+
+
+def _check_room(name: str, job: Job, config: PipelineConfig) -> None:
+    """On a head of our own, workers that do not fit would wait for ever."""
+    here = config.cluster
+    if here.address is None and job.runtime.workers > (here.gpus or here.cpus):
+        raise ConfigError(
+            f"{name}.yaml: runtime.workers {job.runtime.workers} do not fit into pipeline.cluster "
+            f"(cpus {here.cpus}, gpus {here.gpus}); raise the one or lower the other"
+        )
 
 
 def _encoders(job: EncodeJob, there: Path) -> Input:

@@ -13,7 +13,7 @@ import pytest
 
 from dreamline.config import digest
 from dreamline.result import ROOT
-from flows.cluster import LocalCluster, RemoteCluster
+from flows.cluster import ClusterError, LocalCluster, RemoteCluster, free_ports
 from flows.config import ClusterConfig
 from flows.launch import ClusterLost, Progress, StageFailed, StateUnknown, Stopped, Submission, submit_and_follow
 from flows.processes import Ledger, members
@@ -175,3 +175,9 @@ def test_a_cluster_out_of_reach_means_unknown_and_nothing_is_started_again(tmp_p
 
 def tagged(ledger: Ledger):  # type: ignore[no-untyped-def]
     return members(ledger.session, ledger.started)
+
+
+def test_a_wrong_address_is_told_at_once() -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(ClusterError, match=r"no Ray cluster .* see --ray-address"):
+        RemoteCluster(ClusterConfig(), f"http://127.0.0.1:{port}", offline=True).start()

@@ -65,6 +65,7 @@ def test_how_a_job_is_carried_out_is_no_part_of_its_identity(tmp_path: Path) -> 
         ("tti.stage.steps=1", r"no such stage; begin with one of pipeline, data"),
         ("steps=1", r"must begin with a stage"),
         ("pipeline.evaluate.reward={}", r"\['reward'\] have no checkpoint"),
+        ("pipeline.cluster.cpus=1", r"data\.yaml: runtime\.workers 2 do not fit into pipeline\.cluster"),
         ("encode.stage.encoders=nowhere", r"no encoders there; `make encoders`"),
     ],
 )
