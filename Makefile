@@ -15,13 +15,14 @@ setup: $(STAMP)
 
 # Installed from scratch into a folder that gets its stamp last: an interrupted setup starts over.
 $(STAMP): pyproject.toml
-	rm -rf $(VENV)
+	@echo 'installing into $(VENV): minutes with pip, seconds with uv'
+	@rm -rf $(VENV)
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --python $(PYTHON) $(VENV) && uv pip install --python $(BIN)/python -e '.[dev]'; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -e '.[dev]'; \
 	fi
-	touch $@
+	@touch $@
 
 demo: $(STAMP)
 	$(BIN)/dreamline run --preset demo
