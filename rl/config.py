@@ -63,6 +63,8 @@ class ReFLStage(TrainedStage):
     )
     flow_matching_weight: float = Field(1.0, ge=0, description="weight of the pre-training loss, the regulariser")
     sigma: SigmaConfig = SigmaConfig()
+    text_drop: float = Field(0.1, ge=0, le=1, description="of the regulariser: share of samples with the empty prompt")
+    source_drop: float = Field(0.05, ge=0, le=1, description="of the regulariser: share without prompt and source")
 
     @model_validator(mode="after")
     def _late_step_exists(self) -> ReFLStage:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from dreamline.data.batch import Batch
 from dreamline.diffusion.flow import flow_matching_loss, interpolate, velocity_target
-from dreamline.diffusion.randomness import generator, normals
+from dreamline.diffusion.randomness import generator, normals, uniforms
 from dreamline.diffusion.sampler import predict_x0, roll_to
 from dreamline.diffusion.timesteps import deployment_sigmas, logit_normal, resolution_factor
 from dreamline.engine.objective import Loss
-from dreamline.model.conditioning import predict_velocity, prompted, velocity_field
+from dreamline.model.conditioning import dropped, predict_velocity, prompted, velocity_field
 from dreamline.model.vae import decode
 from dreamline.rewards.protocol import Reward
 from rl.config import ReFLStage
@@ -23,7 +23,8 @@ from rl.config import ReFLStage
 class ReFL:
     """One loss: capped reward hinge on a generated picture, plus flow matching on the data.
 
-    Pictures are made without guidance, as in the original method. The step that carries the gradient is drawn from
+    Pictures are made without guidance, as in the original method; the regulariser drops prompts and sources as
+    pre-training does, or guidance would drift. The step that carries the gradient is drawn from
     (seed, step), the same on every worker.
     """
 
@@ -44,7 +45,9 @@ class ReFL:
         level = normals((), stage.seed, index, "sigma").to(batch.latents.device)
         sigma = logit_normal(level, stage.sigma.mean, stage.sigma.std)
         x = interpolate(batch.latents, noise, sigma)
-        predicted = predict_velocity(self.modules["student"], x, sigma, prompted(batch))
+        draw = uniforms(stage.seed, index, "drop").to(batch.latents.device)
+        conditions = dropped(batch, draw, stage.text_drop, stage.source_drop)
+        predicted = predict_velocity(self.modules["student"], x, sigma, conditions)
         matching = flow_matching_loss(predicted, velocity_target(batch.latents, noise)).mean()
 
         metrics = {"loss": matching.detach(), "loss_reward": hinge.detach()}

@@ -12,7 +12,7 @@ from dreamline.diffusion.flow import flow_matching_loss, interpolate, velocity_t
 from dreamline.diffusion.randomness import normals, uniforms
 from dreamline.diffusion.timesteps import logit_normal
 from dreamline.engine.objective import Loss
-from dreamline.model.conditioning import Conditions, choose, predict_velocity, prompted, unconditional, without_text
+from dreamline.model.conditioning import dropped, predict_velocity
 from training.config import TrainStage
 
 
@@ -29,16 +29,12 @@ class FlowMatching:
         noise = normals(batch.latents.shape[1:], seed, index, "noise").to(device)
         level = normals((), seed, index, "sigma").to(device)
         sigma = logit_normal(level, self.stage.sigma.mean, self.stage.sigma.std)
-        conditions = self.dropped(batch, uniforms(seed, index, "drop").to(device))
+        draw = uniforms(seed, index, "drop").to(device)
+        conditions = dropped(batch, draw, self.stage.text_drop, self.stage.source_drop)
         x = interpolate(batch.latents, noise, sigma)
         predicted = predict_velocity(self.modules["student"], x, sigma, conditions)
         losses = flow_matching_loss(predicted, velocity_target(batch.latents, noise))
         yield Loss("student", losses.mean(), task_means(losses, batch.is_edit))
-
-    def dropped(self, batch: Batch, draw: Tensor) -> Conditions:
-        """Full conditions, the empty prompt, or neither prompt nor source, by a uniform draw [B]."""
-        text = choose(draw < self.stage.source_drop + self.stage.text_drop, without_text(batch), prompted(batch))
-        return choose(draw < self.stage.source_drop, unconditional(batch), text)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing beside the network."""

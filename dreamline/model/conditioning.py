@@ -64,6 +64,15 @@ def choose(where: Tensor, yes: Conditions, no: Conditions) -> Conditions:
     )
 
 
+def dropped(batch: Batch, draw: Tensor, text_drop: float, source_drop: float) -> Conditions:
+    """Conditions for training all branches of guidance, by a uniform draw [B] in [0, 1).
+
+    Below `source_drop` neither prompt nor source, then for a share `text_drop` the empty prompt, else everything.
+    """
+    text = choose(draw < source_drop + text_drop, without_text(batch), prompted(batch))
+    return choose(draw < source_drop, unconditional(batch), text)
+
+
 def concatenate(*parts: Conditions) -> Conditions:
     """Stack along the batch; texts are padded to one length."""
     length = max(part.text.shape[1] for part in parts)

@@ -17,6 +17,7 @@ from dreamline.data.batch import Batch
 from dreamline.diffusion.randomness import normals
 from dreamline.engine.config import OptimConfig
 from dreamline.engine.stage import Assembly, run_stage
+from dreamline.model.conditioning import dropped
 from dreamline.model.config import UNetConfig
 from dreamline.model.unet import build_unet
 from rl.config import ReFLStage, RewardTerm
@@ -174,9 +175,8 @@ def test_no_reward_gradient_beyond_the_cap():
 
 
 def test_dropout_matches_the_guidance_branches():
-    _, objective = flow_matching()
     batch = Samples().batch(range(4))
-    rows = objective.dropped(batch, torch.tensor([0.1, 0.1, 0.5, 0.9]))
+    rows = dropped(batch, torch.tensor([0.1, 0.1, 0.5, 0.9]), text_drop=0.3, source_drop=0.3)
     assert not rows.source[:2].any()  # below source_drop: neither text nor source
     assert torch.equal(rows.text[1, :3], batch.null_text[1])
     assert torch.equal(rows.text[2, :3], batch.null_text[2])
