@@ -80,7 +80,7 @@ def data() -> StageResult:
 
 @flow
 def training(encoded: StageResult) -> StageResult:
-    """Task-progressive training: generation, editing, both together, then fine-tuning on the best data."""
+    """Task-progressive training: generation, editing, both together, then fine-tuning."""
     with Branch() as run:
         t2i = run("t2i", encoded)
         edit = run("edit", encoded, t2i)

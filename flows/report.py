@@ -31,7 +31,7 @@ TITLES = {
     "t2i": "text to image",
     "edit": "editing",
     "joint": "both tasks together",
-    "sft": "fine-tuning on the best data",
+    "sft": "fine-tuning at a lower rate",
     "reward": "reward model",
     "refl": "reward fine-tuning",
     "dmd2": "distilled to 4 steps",
