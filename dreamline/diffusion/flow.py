@@ -30,11 +30,6 @@ def x0_from_velocity(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     return x - expand(sigma, x) * velocity
 
 
-def noise_from_velocity(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
-    """The noise end of the path through `x` at `sigma` with this velocity."""
-    return x + (1 - expand(sigma, x)) * velocity
-
-
 def flow_matching_loss(predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared error of a velocity per sample, [B, C, H, W] -> [B]; `weight` [B, 1, H, W] emphasises places."""
     error = (predicted.float() - target.float()).square()

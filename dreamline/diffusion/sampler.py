@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dreamline.diffusion.flow import noise_from_velocity, x0_from_velocity
+from dreamline.diffusion.flow import x0_from_velocity
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x [B, ...], sigma [B]) -> velocity [B, ...]
 
@@ -23,15 +23,6 @@ def euler_step(x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> 
 
 
 @torch.no_grad()
-def sample(velocity: Velocity, noise: Tensor, sigmas: Tensor) -> Tensor:
-    """x0 [B, ...] from pure noise, along the decreasing grid `sigmas` [N + 1] that ends in 0."""
-    x = noise
-    for now, after in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        x = euler_step(x, velocity(x, at(now, x)), now, after)
-    return x
-
-
-@torch.no_grad()
 def roll_to(velocity: Velocity, noise: Tensor, sigmas: Tensor, num_steps: int) -> Tensor:
     """x at sigmas[num_steps], without gradient: the state in which a few-step student meets its next step."""
     x = noise
@@ -40,14 +31,12 @@ def roll_to(velocity: Velocity, noise: Tensor, sigmas: Tensor, num_steps: int) -
     return x
 
 
+def sample(velocity: Velocity, noise: Tensor, sigmas: Tensor) -> Tensor:
+    """x0 [B, ...] from pure noise, along the decreasing grid `sigmas` [N + 1] that ends in 0; without gradient."""
+    return roll_to(velocity, noise, sigmas, len(sigmas) - 1)
+
+
 def predict_x0(velocity: Velocity, x: Tensor, sigma: float) -> Tensor:
     """One-step estimate of x0, with gradient where the velocity has one."""
     level = at(sigma, x)
     return x0_from_velocity(x, velocity(x, level), level)
-
-
-def predict_ends(velocity: Velocity, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """One-step estimates of (x0, noise)."""
-    level = at(sigma, x)
-    predicted = velocity(x, level)
-    return x0_from_velocity(x, predicted, level), noise_from_velocity(x, predicted, level)
