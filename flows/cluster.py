@@ -188,7 +188,9 @@ class LocalCluster:
     def environment(self, job: Job) -> dict[str, str]:
         """Environment of a job."""
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        return job_environment(job, path, self.config.gpus > 0, self.offline)
+        environment = job_environment(job, path, self.config.gpus > 0, self.offline)
+        # Ray's own helpers in a job would look for any cluster on this machine, and give up when there are two.
+        return {**environment, "RAY_API_SERVER_ADDRESS": self.address}
 
     def close(self) -> None:
         """Ask the head to end, so that it closes its files; whatever is left is the ledger's."""
