@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from dreamline.config import Config, ConfigError, Job, build
 from dreamline.storage import write_text
 
@@ -22,6 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 class StageResult(Config):
     """Result of one job. Output paths are relative to the run folder, so a folder can be moved as a whole."""
+
+    # A metric that is no number stays readable: gates, not the reader, say what is wrong with it.
+    model_config = ConfigDict(ser_json_inf_nan="constants")
 
     stage: str
     digest: str

@@ -33,6 +33,7 @@ class Tracker:
                 tags={"stage": self.stage, "digest": self.job.digest(), "commit": git_commit()},
                 params=self.job.stage.model_dump(mode="json"),
             )
+            tracking.log_datasets(self.run, self.job)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:

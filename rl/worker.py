@@ -1,0 +1,42 @@
+"""What each worker of the stage builds and trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dreamline.engine.data import StageData
+from dreamline.engine.stage import Assembly, run_stage
+from dreamline.engine.world import World
+from dreamline.model.folder import publish_pipeline
+from dreamline.model.unet import load_unet
+from dreamline.model.vae import load_vae
+from dreamline.rewards.scene_reward import SceneReward
+from rl.config import ReFLJob
+from rl.objective import ReFL
+
+
+def assemble(job: ReFLJob, world: World) -> Assembly:
+    """Network, frozen VAE and reward, data and objective."""
+    frozen = job.input("frozen")
+    unet = load_unet(job.input("init_from"))
+    vae = load_vae(frozen).to(world.device)
+    reward = SceneReward.load(job.input("reward")).to(world.device).requires_grad_(False).eval()
+
+    def publish(run_dir: Path) -> Mapping[str, float]:
+        publish_pipeline(unet, frozen, run_dir / "checkpoint", mobile=False)
+        return {}
+
+    return Assembly(
+        ReFL(unet, vae, reward, job.stage),
+        StageData(job, job.stage.mixture, job.stage.seed, world.device),
+        publish,
+        outputs={"checkpoint": "checkpoint"},
+        averaged=["student"],
+        register="checkpoint",
+    )
+
+
+def train(job: ReFLJob) -> None:
+    """One worker's part."""
+    run_stage(job, job.stage, assemble)
