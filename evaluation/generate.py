@@ -35,7 +35,7 @@ def main() -> None:
         image_guidance_scale=_either(options.image_guidance_scale, default.image_guidance_scale),
     )
     sources = [read_image(options.image)] if options.image else None
-    picture = Generator(options.model).pictures([options.prompt], [options.seed], sampling, sources)[0]
+    picture = Generator.load(options.model).pictures([options.prompt], [options.seed], sampling, sources)[0]
     image = Image.fromarray(picture)
     if options.scale > 1:
         image = image.resize((image.width * options.scale, image.height * options.scale), Image.Resampling.NEAREST)

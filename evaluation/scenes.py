@@ -66,7 +66,7 @@ class Judged:
 def judge(checkpoint: str, stage: EvaluationStage, threads: int, chunks: Sequence[Chunk]) -> list[Judged]:
     """Make and judge the pictures of some chunks with one loaded model."""
     torch.set_num_threads(threads)
-    generator = Generator(Path(checkpoint))
+    generator = Generator.load(Path(checkpoint))
     sampling = Sampling(**stage.sampling.model_dump())
     generations = generation_items(stage.world, stage.num_prompts, stage.seed)
     edits = edit_items(stage.world, stage.num_edits, stage.seed)

@@ -28,7 +28,12 @@ class PipelineConfig(Config):
     """The pipeline of one preset."""
 
     evaluate: dict[str, dict[str, Any]] = Field(
-        {}, description="stages to evaluate, each with what differs from the `stage` part of evaluation.yaml"
+        {},
+        description="checkpoints to evaluate, each with what differs from the `stage` part of evaluation.yaml; "
+        "`<stage>-<label>` evaluates a checkpoint once more, in another way",
+    )
+    plant_hacking: bool = Field(
+        False, description="also fine-tune without cap and regulariser, to see in the report what they prevent"
     )
     tracking_uri: str | None = Field(None, description="MLflow address; sqlite in the workspace by default")
     prefect_url: str | None = Field(None, description="API of a Prefect server; None starts one for the run")

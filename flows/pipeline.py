@@ -21,6 +21,7 @@ from dreamline.result import StageResult
 from flows import summary
 from flows.launch import ClusterLost
 from flows.session import current
+from flows.stages import PLANTED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,9 +54,8 @@ class Branch:
     def __call__(self, name: str, *after: StageResult | PrefectFuture[StageResult]) -> PrefectFuture[StageResult]:
         planned = current().plan.stages
         node = stage.submit(name, *after)
-        self.nodes.append(node)
-        if f"eval-{name}" in planned:
-            self.nodes.append(stage.submit(f"eval-{name}", node))
+        looks = [other.name for other in planned.values() if other.evaluates == name]
+        self.nodes += [node, *(stage.submit(look, node) for look in looks)]
         return node
 
     def __enter__(self) -> Branch:
@@ -95,6 +95,8 @@ def alignment(encoded: StageResult, sft: StageResult) -> StageResult:
     with Branch() as run:
         reward = run("reward", encoded)
         refl = run("refl", encoded, sft, reward)
+        if PLANTED in current().plan.stages:
+            run(PLANTED, encoded, sft, reward)
     return refl.result()
 
 

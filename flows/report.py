@@ -22,6 +22,7 @@ from markupsafe import Markup
 from dreamline.result import METRICS, StageResult, read_result
 from dreamline.storage import write_text
 from flows.charts import Score, curves, journey
+from flows.contrast import CONTRASTED, contrasts
 
 REPORT = "report.html"
 TASKS = {"generation": "Generation", "editing": "Editing"}
@@ -34,6 +35,7 @@ TITLES = {
     "sft": "fine-tuning at a lower rate",
     "reward": "reward model",
     "refl": "reward fine-tuning",
+    "unguarded": "the same without cap and regulariser, to see what they prevent",
     "dmd2": "distilled to 4 steps",
 }
 SHOWN_ROWS = 6  # of each sample grid; the others unfold
@@ -84,9 +86,7 @@ class Stage:
     @cached_property
     def sampling(self) -> str:
         """How the evaluated pictures were made."""
-        stage = _read_yaml(self.evaluation_dir / "config.yaml").get("stage", {}) if self.evaluation_dir else {}
-        steps = stage.get("sampling", {}).get("num_steps")
-        return f"{steps} steps" if steps else ""
+        return _sampling(self.evaluation_dir) if self.evaluation_dir else ""
 
     def score(self, task: str) -> Score | None:
         """Score of a task with its interval, if it was evaluated."""
@@ -122,6 +122,7 @@ def write_report(preset_dir: Path, summary: Mapping[str, Any]) -> Path:
         Path of the report, written atomically.
     """
     stages = [_stage(preset_dir, entry) for entry in summary["stages"]]
+    extra = summary.get("extra_evaluations", ())
     evaluated = [stage for stage in stages if any(stage.score(task) for task in TASKS)]
     environment = Environment(
         loader=PackageLoader("flows", "."),
@@ -149,6 +150,12 @@ def write_report(preset_dir: Path, summary: Mapping[str, Any]) -> Path:
         grids=[grid(task, evaluated) for task in TASKS],
         shown_rows=SHOWN_ROWS,
         heats=[heat(task, evaluated) for task in TASKS],
+        comparisons=[
+            {**pair, "verdict": "no difference seen" if pair["low"] <= 0 <= pair["high"] else _better(pair["low"] > 0)}
+            for pair in summary.get("comparisons", ())
+        ],
+        labels={entry["name"]: _sampling(_locate(preset_dir, entry["evaluation_dir"])) for entry in extra},
+        contrasts=contrasts({stage.name: stage.curve for stage in stages if stage.name in CONTRASTED}),
         charts=[(stage, charts(stage)) for stage in stages if stage.curve],
         data_sets=list(data_sets(stages)),
         settings=[(stage, yaml.safe_dump(dict(stage.config), sort_keys=False)) for stage in stages if stage.config],
@@ -331,6 +338,18 @@ def _stage(preset_dir: Path, entry: Row) -> Stage:
 def _locate(preset_dir: Path, folder: str) -> Path:
     """A folder of the summary: absolute, from the working directory, or from the preset's folder."""
     return Path(folder) if Path(folder).exists() else preset_dir / folder
+
+
+def _sampling(evaluation_dir: Path) -> str:
+    sampling = _read_yaml(evaluation_dir / "config.yaml").get("stage", {}).get("sampling", {})
+    if not sampling:
+        return ""
+    guided = sampling["guidance_scale"] != 1 or sampling["image_guidance_scale"] != 1
+    return f"{sampling['num_steps']} steps{'' if guided else ' without guidance'}"
+
+
+def _better(up: bool) -> str:
+    return "better" if up else "worse"
 
 
 def _value(stage: Stage, task: str) -> float | None:

@@ -47,15 +47,22 @@ STAGES = (
     Stage("sft", "training.run", TrainJob, {**FEATURES, "init_from": "joint.checkpoint"}),
     Stage("reward", "rl.reward_training", RewardJob, FEATURES),
     Stage("refl", "rl.run", ReFLJob, {**FEATURES, "reward": "reward.reward", "init_from": "sft.checkpoint"}),
+    Stage("unguarded", "rl.run", ReFLJob, {**FEATURES, "reward": "reward.reward", "init_from": "sft.checkpoint"}),
     Stage("dmd2", "distill.run", DMD2Job, {**FEATURES, "init_from": "refl.checkpoint", "teacher": "refl.checkpoint"}),
 )
-CHECKPOINTS = ("t2i", "edit", "joint", "sft", "refl", "dmd2")  # stages that can be evaluated
+CHECKPOINTS = ("t2i", "edit", "joint", "sft", "refl", "unguarded", "dmd2")  # stages that can be evaluated
 STUDENT = "dmd2"
+PLANTED = "unguarded"
 
 
 def evaluation_of(name: str) -> Stage:
-    """The node that evaluates the checkpoint of a stage."""
-    return Stage(f"eval-{name}", "evaluation.run", EvaluationJob, {"checkpoint": f"{name}.checkpoint"})
+    """The node of `pipeline.evaluate.<name>`, where the name is that of a stage, or `<stage>-<label>`."""
+    return Stage(f"eval-{name}", "evaluation.run", EvaluationJob, {"checkpoint": f"{evaluated(name)}.checkpoint"})
+
+
+def evaluated(name: str) -> str:
+    """The stage whose checkpoint `pipeline.evaluate.<name>` looks at."""
+    return name.partition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,11 @@ class PlannedStage:
     def digest(self) -> str:
         """Identity of the job."""
         return self.job.digest()
+
+    @property
+    def evaluates(self) -> str | None:
+        """The stage whose checkpoint this node evaluates, if that is what it does."""
+        return self.sources["checkpoint"].partition(".")[0] if self.name.startswith("eval-") else None
 
     def result(self) -> StageResult | None:
         """The result when the job is done: same digest, and every output still there. Only looks at files."""
@@ -157,13 +169,14 @@ def resolve(
 
 def _nodes(config: PipelineConfig) -> Iterable[Stage]:
     """The stages in the order of the graph, each evaluation behind its stage."""
-    wrong = sorted(set(config.evaluate) - set(CHECKPOINTS))
+    stages = [stage for stage in STAGES if stage.name != PLANTED or config.plant_hacking]
+    known = [stage.name for stage in stages if stage.name in CHECKPOINTS]
+    wrong = sorted(name for name in config.evaluate if evaluated(name) not in known)
     if wrong:
-        raise ConfigError(f"pipeline.yaml: evaluate: {wrong} have no checkpoint; choose among {', '.join(CHECKPOINTS)}")
-    for stage in STAGES:
+        raise ConfigError(f"pipeline.yaml: evaluate: {wrong} have no checkpoint; choose among {', '.join(known)}")
+    for stage in stages:
         yield stage
-        if stage.name in config.evaluate:
-            yield evaluation_of(stage.name)
+        yield from (evaluation_of(name) for name in config.evaluate if evaluated(name) == stage.name)
 
 
 def _inputs(node: Stage, planned: Mapping[str, PlannedStage]) -> dict[str, Input]:
@@ -186,8 +199,8 @@ def _job(
     path = CONF / preset / f"{node.conf}.yaml"
     values = read_yaml(path)
     if node.conf == EVALUATION:
-        evaluated = node.name.removeprefix("eval-")
-        values = merge(values, {"stage": {**config.evaluate[evaluated], "name": node.name}})
+        special = config.evaluate[node.name.removeprefix("eval-")]
+        values = merge(values, {"stage": {**special, "name": node.name}})
     for item in overrides:
         apply_override(values, item)
     values = merge(values, {"runtime": {"tracking_uri": tracking_uri}})

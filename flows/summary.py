@@ -10,6 +10,7 @@ from typing import Any
 from dreamline import tracking
 from dreamline.result import StageResult, git_commit
 from dreamline.storage import write_text
+from flows.comparisons import comparisons
 from flows.gates import below_floors
 from flows.stages import STAGES, STUDENT, Plan
 
@@ -42,7 +43,18 @@ def summarise(plan: Plan) -> dict[str, Any]:
                 "evaluation_dir": results[f"eval-{name}"].run_dir if f"eval-{name}" in results else None,
             }
         )
-    return {"commit": git_commit(), "preset": plan.preset, "stages": stages}
+    extra = [
+        {"name": name.removeprefix("eval-"), "metrics": results[name].metrics, "evaluation_dir": results[name].run_dir}
+        for name, node in plan.stages.items()
+        if node.evaluates and name != f"eval-{node.evaluates}" and name in results
+    ]
+    return {
+        "commit": git_commit(),
+        "preset": plan.preset,
+        "stages": stages,
+        "extra_evaluations": extra,
+        "comparisons": comparisons(plan, results),
+    }
 
 
 def read_summary(plan: Plan) -> dict[str, Any] | None:
@@ -51,11 +63,7 @@ def read_summary(plan: Plan) -> dict[str, Any] | None:
     if plan.missing() or not path.is_file() or not (plan.preset_dir / REPORT).is_file():
         return None
     value: dict[str, Any] = json.loads(path.read_text())
-    made = {stage["name"]: stage["run_dir"] for stage in value["stages"]}
-    planned = {stage.name: str(stage.run_dir) for stage in plan.stages.values() if not stage.name.startswith("eval-")}
-    metrics = {stage["name"]: stage["metrics"] for stage in value["stages"]}
-    current = {stage["name"]: stage["metrics"] for stage in summarise(plan)["stages"]}
-    return value if made == planned and metrics == current else None
+    return value if {**summarise(plan), "commit": value.get("commit")} == value else None
 
 
 def publish(plan: Plan) -> dict[str, Any]:
@@ -79,8 +87,8 @@ def record_scores(plan: Plan, results: dict[str, StageResult], only: Iterable[st
     if plan.tracking_uri is None:
         return
     for name in results if only is None else only:
-        stage = name.removeprefix("eval-")
-        if name == stage or stage not in results:
+        stage = plan.stages[name].evaluates
+        if stage is None or name != f"eval-{stage}" or stage not in results:
             continue
         version = results[stage].mlflow_version or tracking.find_version(plan.tracking_uri, results[stage].digest)
         if version is None:

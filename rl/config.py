@@ -45,10 +45,29 @@ class RewardJob(Job):
 
 
 class RewardTerm(Config):
-    """How a reward enters the loss of one task: weight * relu(cap - reward), so that it pulls only up to the cap."""
+    """How a reward enters the loss of one task: weight * relu(cap - reward), which pulls only up to the cap.
+
+    Without a cap it is -weight * reward, which pulls for ever.
+    """
 
     weight: float = Field(0.1, ge=0)
-    cap: float = Field(description="no gradient beyond this reward, the guard against reward hacking")
+    cap: float | None = Field(
+        description="no gradient beyond this reward, the guard against reward hacking; null: none"
+    )
+
+
+class ProbeConfig(Config):
+    """Pictures made during training that the reward and the exact judge of the scene world both look at."""
+
+    every: int = Field(
+        20, ge=1, description="optimiser steps from one look to the next, a multiple of runtime.log_every"
+    )
+    num_items: int = Field(96, ge=6, description="prompts, and as many edits; none is in the training split")
+    seed: int = Field(1, description="of the items; the final evaluation has 0")
+    world: World = World()
+    num_steps: int = Field(10, ge=1)
+    guidance_scale: float = Field(2.0, ge=0)
+    image_guidance_scale: float = Field(1.2, ge=0)
 
 
 class ReFLStage(TrainedStage):
@@ -65,6 +84,8 @@ class ReFLStage(TrainedStage):
     sigma: SigmaConfig = SigmaConfig()
     text_drop: float = Field(0.1, ge=0, le=1, description="of the regulariser: share of samples with the empty prompt")
     source_drop: float = Field(0.05, ge=0, le=1, description="of the regulariser: share without prompt and source")
+
+    probe: ProbeConfig | None = Field(None, description="compare the reward with the truth during training")
 
     @model_validator(mode="after")
     def _late_step_exists(self) -> ReFLStage:

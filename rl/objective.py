@@ -20,6 +20,11 @@ from dreamline.rewards.protocol import Reward
 from rl.config import ReFLStage
 
 
+def capped_hinge(rewards: Tensor, caps: Tensor) -> Tensor:
+    """relu(cap - reward) [B]; -reward where the cap is infinite."""
+    return torch.where(torch.isinf(caps), -rewards, torch.relu(caps - rewards))
+
+
 class ReFL:
     """One loss: capped reward hinge on a generated picture, plus flow matching on the data.
 
@@ -38,8 +43,8 @@ class ReFL:
         rewards = self.rewards(batch, self.pictures(batch, step))
         terms = [stage.editing if edit else stage.generation for edit in batch.is_edit.tolist()]
         weight = torch.tensor([term.weight for term in terms], device=rewards.device)
-        cap = torch.tensor([term.cap for term in terms], device=rewards.device)
-        hinge = (weight * torch.relu(cap - rewards)).mean()
+        caps = [torch.inf if term.cap is None else term.cap for term in terms]
+        hinge = (weight * capped_hinge(rewards, torch.tensor(caps, device=rewards.device))).mean()
 
         noise = normals(batch.latents.shape[1:], stage.seed, index, "noise").to(batch.latents.device)
         level = normals((), stage.seed, index, "sigma").to(batch.latents.device)

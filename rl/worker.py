@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dreamline.engine.data import StageData
+from dreamline.engine.loop import nothing
 from dreamline.engine.stage import Assembly, run_stage
 from dreamline.engine.world import World
 from dreamline.model.folder import publish_pipeline
+from dreamline.model.generator import Generator
 from dreamline.model.unet import load_unet
 from dreamline.model.vae import load_vae
 from dreamline.rewards.scene_reward import SceneReward
 from rl.config import ReFLJob
 from rl.objective import ReFL
+from rl.probe import Probe
 
 
 def assemble(job: ReFLJob, world: World) -> Assembly:
     """Network, frozen VAE and reward, data and objective."""
-    frozen = job.input("frozen")
+    frozen, probe = job.input("frozen"), job.stage.probe
     unet = load_unet(job.input("init_from"))
     vae = load_vae(frozen).to(world.device)
     reward = SceneReward.load(job.input("reward")).to(world.device).requires_grad_(False).eval()
@@ -34,6 +37,7 @@ def assemble(job: ReFLJob, world: World) -> Assembly:
         outputs={"checkpoint": "checkpoint"},
         averaged=["student"],
         register="checkpoint",
+        measure=Probe(Generator(unet, frozen, world.device), reward, probe, world) if probe else nothing,
     )
 
 

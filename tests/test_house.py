@@ -48,7 +48,7 @@ def python(code: str) -> str:
 
 
 def test_flows_load_no_torch():
-    code = "import sys, flows.pipeline, flows.cli; print([m for m in ('torch', 'ray.train') if m in sys.modules])"
+    code = "import sys, flows.pipeline, flows.cli; print([m for m in ('torch', 'deepspeed') if m in sys.modules])"
     assert python(code) == "[]"
 
 

@@ -96,6 +96,16 @@ def test_the_registry_tells_where_a_version_comes_from(summary, workspace):
     assert student.tags["parent_version"] == stages["refl"]["mlflow_version"]
 
 
+def test_what_each_step_changed_is_told_in_pairs(summary):
+    pairs = {(pair["before"], pair["after"], pair["task"]): pair for pair in summary["comparisons"]}
+    for before, after in (("sft", "refl"), ("refl", "dmd2"), ("refl-naive", "dmd2")):
+        for task in ("generation", "editing"):
+            pair = pairs[before, after, task]
+            assert pair["low"] <= pair["difference"] <= pair["high"]
+            assert pair["num_items"] == 12
+    assert [entry["name"] for entry in summary["extra_evaluations"]] == ["refl-naive"]
+
+
 def test_the_report_is_one_file(summary, workspace):
     report = (workspace / "smoke" / "report.html").read_text()
     assert "<html" in report
@@ -108,7 +118,7 @@ def test_again_only_says_what_is_done(summary, workspace):
     started = time.monotonic()
     done = dreamline("run", "--preset", "smoke", "--workspace", str(workspace))
     assert done.returncode == 0
-    assert "all 15 stages are done" in done.stdout + done.stderr
+    assert "all 16 stages are done" in done.stdout + done.stderr
     assert time.monotonic() - started < 20
     assert before == {path: path.stat().st_mtime_ns for path in before}
 

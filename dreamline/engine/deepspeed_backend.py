@@ -17,14 +17,17 @@ LARGEST_BUCKET, ALIGNMENT = 50_000_000, 1024
 
 
 def init_process_group() -> None:
-    """Let DeepSpeed use the process group of the launcher; without one, make a group of this single process."""
+    """Join the group that the launcher's environment describes (RANK and the like), else make one of this process."""
     import torch.distributed as dist
     from torch._C._distributed_c10d import HashStore
 
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks the environment
+        if "RANK" in os.environ:
+            dist.init_process_group(backend)
+        else:
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     deepspeed = _deepspeed()
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
 

@@ -24,6 +24,12 @@ class Stop:
 
 
 Hook = Callable[[TrainState, Mapping[str, float] | None], Stop | None]
+Measure = Callable[[int], Mapping[str, float]]  # more metrics at an optimiser step, the same on every worker
+
+
+def nothing(_: int) -> Mapping[str, float]:
+    """Measure nothing."""
+    return {}
 
 
 class Meter:
@@ -59,11 +65,13 @@ def fit(
     world: World,
     log_every: int,
     hooks: Sequence[Hook] = (),
+    measure: Measure = nothing,
 ) -> Stop | None:
     """Train from `state` to `stage.steps`; `state` is moved in place.
 
-    Hooks are called after each optimiser step with the state and, at each `log_every`-th step, the metrics (the same
-    ones on every worker), else None. Hooks observe; a hook may return `Stop`, on all workers alike.
+    `measure` adds to the metrics of each `log_every`-th step. Hooks are called after each optimiser step with the
+    state and, at those steps, the metrics (the same ones on every worker), else None. Hooks observe; a hook may return
+    `Stop`, on all workers alike.
     """
     accumulation = stage.accumulation(world.size)
     objective.modules = {name: trainable.forward for name, trainable in trainables.items()}
@@ -88,7 +96,7 @@ def fit(
             emas[name].update(trainables[name].module, state.step)
         metrics = None
         if state.step % log_every == 0 or state.step == stage.steps:
-            metrics = meter.read(world, state.samples_seen - logged)
+            metrics = {**meter.read(world, state.samples_seen - logged), **measure(state.step)}
             meter, logged = Meter(), state.samples_seen
         for hook in hooks:
             stop = hook(state, metrics)

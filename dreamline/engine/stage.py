@@ -21,7 +21,7 @@ from dreamline.engine.checkpoint import TrainState
 from dreamline.engine.config import TrainedStage
 from dreamline.engine.deepspeed_backend import DeepSpeedTrainable, init_process_group
 from dreamline.engine.ema import EMA
-from dreamline.engine.loop import Hook, Stop, fit
+from dreamline.engine.loop import Hook, Measure, Stop, fit, nothing
 from dreamline.engine.objective import Data, Objective
 from dreamline.engine.tracker import Tracker
 from dreamline.engine.trainable import LocalTrainable, Trainable
@@ -37,7 +37,7 @@ class Assembly:
     """What a room builds for its stage.
 
     `publish` writes the outputs below the run folder once the averaged weights are in the modules, and returns more
-    metrics; `register` names the output that is a model version.
+    metrics; `register` names the output that is a model version. `measure` adds to the curve.
     """
 
     objective: Objective
@@ -47,6 +47,7 @@ class Assembly:
     averaged: Sequence[str]
     register: str | None = None
     hooks: Sequence[Hook] = field(default_factory=tuple)
+    measure: Measure = nothing
 
 
 def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assembly]) -> None:
@@ -82,7 +83,8 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
 
     with Tracker(job, stage.name, world) as tracker:
         hooks: list[Hook] = [guard, curve, tracker.log, save, *assembly.hooks]
-        stop = fit(stage, objective, trainables, emas, assembly.data, state, world, job.runtime.log_every, hooks)
+        every, measure = job.runtime.log_every, assembly.measure
+        stop = fit(stage, objective, trainables, emas, assembly.data, state, world, every, hooks, measure)
         if stop is not None:
             checkpoint.save(run_dir, state, trainables, emas, objective, identity, world)
         if world.first:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,17 +43,22 @@ def is_student(folder: Path) -> bool:
 
 
 class Generator:
-    """A published folder, ready to make pictures."""
+    """A U-Net with its frozen parts, ready to make pictures."""
 
-    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
-        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.unet = load_unet(folder).to(self.device).requires_grad_(False).eval()
-        self.vae = load_vae(folder).to(self.device)
-        self.text = TextEncoder.from_folder(folder)
-        self.text.model.to(self.device)
+    def __init__(self, unet: Any, frozen: Path, device: torch.device) -> None:
+        self.device, self.unet = device, unet
+        self.vae = load_vae(frozen).to(device)
+        self.text = TextEncoder.from_folder(frozen)
+        self.text.model.to(device)
         self.factor = 2 ** (len(self.vae.config.encoder_block_out_channels) - 1)
         self.resolution = int(self.unet.config.sample_size) * self.factor
         self.latent_channels = int(self.vae.config.latent_channels)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | None = None) -> Generator:
+        """A published folder, on the GPU where there is one."""
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(load_unet(folder).to(device).requires_grad_(False).eval(), folder, device)
 
     @torch.no_grad()
     def conditions(self, prompts: Sequence[str], sources: Sequence[Image.Image] | None, size: tuple[int, int]) -> Batch:

@@ -38,7 +38,14 @@ def workspace(tmp_path_factory) -> tuple[Path, dict]:
     for number, name in enumerate(SKILL):
         stages.append(_trained(preset_dir, name, number))
     stages.insert(-1, _trained(preset_dir, "reward", 9, series=("loss", "loss_reading", "pair_accuracy_editing")))
-    return preset_dir, {"commit": "0123456789ab", "preset": "demo", "stages": stages}
+    looks = [f"{kind}_{task}" for kind in ("exact", "judged") for task in ("generation", "editing")]
+    stages[-1:-1] = [_trained(preset_dir, name, 10, series=("loss", *looks)) for name in ("refl", "unguarded")]
+    naive = {"name": "joint-naive", "metrics": {}, "evaluation_dir": stages[3]["evaluation_dir"]}
+    pair = {"before": "joint-naive", "after": "dmd2", "task": "editing", "num_items": 60}
+    pairs = [{**pair, "difference": 0.05, "low": 0.01, "high": 0.09}]
+    pairs += [{**pair, "before": "joint", "difference": 0.05, "low": -0.01, "high": 0.11}]
+    summary = {"commit": "0123456789ab", "preset": "demo", "stages": stages}
+    return preset_dir, {**summary, "comparisons": pairs, "extra_evaluations": [naive]}
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +65,18 @@ def test_shows_scores_pictures_categories_curves_data_and_settings(page, workspa
     assert "color attribution" in page
     assert "edit lowered generation by" in page
     assert "pair accuracy editing" in page
-    assert page.count("<svg") == 1 + len(SKILL) + 3
+    assert page.count("<svg") == 1 + len(SKILL) + 3 + 2 + 4
     assert "12,000 samples of 12,007 inputs" in page
+
+
+def test_shows_what_changed_and_whether_the_reward_tells_the_truth(page) -> None:
+    table = page[page.index('id="changes"') : page.index('id="hacking"')]
+    assert re.findall(r"better|worse|no difference seen", table) == ["better", "no difference seen"]
+    assert "+1.0 to +9.0" in table
+    assert '<span class="muted small">4 steps</span>' in table
+    contrast = page[page.index('id="hacking"') : page.index('id="samples"')]
+    assert contrast.count("<svg") == 4
+    assert contrast.count(">unguarded</span>") == 2
 
 
 def test_is_self_contained_and_well_formed(page) -> None:
@@ -144,7 +161,7 @@ def _trained(preset_dir: Path, name: str, number: int, series: tuple[str, ...] =
     job = TrainJob(preset="demo", run_dir=str(run_dir), stage=stage)
     run_dir.mkdir(parents=True)
     rng = np.random.default_rng(number)
-    sizes = [1, 0.05, 1]
+    sizes = [1, 0.05, 1, 1, 1]
     rows = [
         {"step": step, "lr": 1e-3}
         | {

@@ -9,7 +9,7 @@ import pytest
 
 from dreamline.config import ConfigError
 from dreamline.result import RESULT, StageResult
-from flows.stages import CHECKPOINTS, STAGES, Plan, PlannedStage, presets, resolve
+from flows.stages import CHECKPOINTS, PLANTED, STAGES, Plan, PlannedStage, presets, resolve
 
 
 def smoke(tmp_path: Path, *overrides: str) -> Plan:
@@ -24,8 +24,10 @@ def changed(one: Plan, other: Plan) -> list[str]:
 def test_every_preset_resolves_with_an_evaluation_beside_each_checkpoint(preset: str, tmp_path: Path) -> None:
     plan = resolve(preset, tmp_path)
     order = list(plan.stages)
-    assert [name for name in order if not name.startswith("eval-")] == [stage.name for stage in STAGES]
-    assert all(order.index(f"eval-{name}") == order.index(name) + 1 for name in CHECKPOINTS)
+    stages = [stage.name for stage in STAGES if stage.name != PLANTED or plan.config.plant_hacking]
+    assert [name for name in order if not name.startswith("eval-")] == stages
+    evaluated = [name for name in stages if name in CHECKPOINTS and name != PLANTED]
+    assert all(order.index(f"eval-{name}") == order.index(name) + 1 for name in evaluated)
     assert plan.missing() == order
     assert list(tmp_path.iterdir()) == [], "resolving writes nothing"
 
@@ -45,11 +47,34 @@ def test_a_change_reaches_exactly_what_depends_on_it(tmp_path: Path) -> None:
     before = smoke(tmp_path)
     assert changed(before, smoke(tmp_path, "dmd2.stage.seed=7")) == ["dmd2", "eval-dmd2"]
     assert changed(before, smoke(tmp_path, "eval-t2i.stage.seed=7")) == ["eval-t2i"]
-    evaluations = [f"eval-{name}" for name in CHECKPOINTS]
+    evaluations = [name for name in before.stages if name.startswith("eval-")]
     assert changed(before, smoke(tmp_path, "evaluation.stage.seed=7")) == evaluations
     assert changed(before, smoke(tmp_path, "data.stage.seed=7")) == list(before.stages)
     after_joint = changed(before, smoke(tmp_path, "joint.stage.steps=7"))
-    assert after_joint == ["joint", "eval-joint", "sft", "eval-sft", "refl", "eval-refl", "dmd2", "eval-dmd2"]
+    assert after_joint == [
+        *("joint", "eval-joint", "sft", "eval-sft", "refl", "eval-refl", "eval-refl-naive", "dmd2", "eval-dmd2")
+    ]
+
+
+def test_a_checkpoint_may_be_evaluated_in_several_ways(tmp_path: Path) -> None:
+    plan = smoke(tmp_path)
+    naive = plan.stages["eval-refl-naive"]
+    assert naive.evaluates == "refl"
+    assert naive.job.inputs == plan.stages["eval-refl"].job.inputs
+    assert naive.job.stage.sampling.num_steps == 4  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"evaluate: \['naive-refl'\] have no checkpoint"):
+        smoke(tmp_path, "pipeline.evaluate.naive-refl={}")
+
+
+def test_hacking_is_planted_on_demand(tmp_path: Path) -> None:
+    assert PLANTED not in smoke(tmp_path).stages
+    demo = resolve("demo", tmp_path)
+    guarded, planted = (demo.stages[name].job.stage.model_dump() for name in ("refl", PLANTED))
+    changed = {key for key in guarded if guarded[key] != planted[key]}
+    assert changed == {"name", "generation", "editing", "flow_matching_weight"}
+    assert planted["generation"]["cap"] is None
+    with pytest.raises(ConfigError, match=r"unguarded\.yaml: no such file"):
+        smoke(tmp_path, "pipeline.plant_hacking=true")
 
 
 def test_how_a_job_is_carried_out_is_no_part_of_its_identity(tmp_path: Path) -> None:

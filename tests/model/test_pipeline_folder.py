@@ -74,7 +74,7 @@ def test_stock_pipeline_runs_and_ours_agrees(published, source, task):
     """The stock pipeline at batch 1, from the noise that our sampler draws for seed 5."""
     pipe = load_pipeline(published)
     pipe.set_progress_bar_config(disable=True)
-    generator = Generator(published)
+    generator = Generator.load(published)
     image = source if task == "edit" else None
     sampling = Sampling(4, 1.0, 1.0) if is_student(published) else Sampling(4, 2.0, 1.3)
     noise = normals((generator.latent_channels, SIDE // 8, SIDE // 8), 0, [5], "initial noise")
@@ -193,4 +193,4 @@ def test_processor_needs_no_torchvision(frozen):
 
 def test_odd_sizes_are_refused(published):
     with pytest.raises(ValueError, match="multiples of 16"):
-        Generator(published).pictures(["a"], [0], Sampling(1, 1.0, 1.0), size=(40, 32))
+        Generator.load(published).pictures(["a"], [0], Sampling(1, 1.0, 1.0), size=(40, 32))
