@@ -18,6 +18,9 @@ class TrainStage(TrainedStage):
     mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
     sigma: SigmaConfig = SigmaConfig()
     text_drop: float = Field(0.1, ge=0, le=1, description="share of samples with the empty prompt")
+    foreground_threshold: float | None = Field(
+        None, gt=0, description="latent difference from which a place counts as edited and weighs more; null: all alike"
+    )
     source_drop: float = Field(0.05, ge=0, le=1, description="share with neither prompt nor source")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dreamline.data.batch import Batch
-from dreamline.diffusion.flow import flow_matching_loss, interpolate, velocity_target
+from dreamline.diffusion.flow import flow_matching_loss, foreground_weight, interpolate, velocity_target
 from dreamline.diffusion.randomness import normals, uniforms
 from dreamline.diffusion.timesteps import logit_normal
 from dreamline.engine.objective import Loss
@@ -33,8 +34,15 @@ class FlowMatching:
         conditions = dropped(batch, draw, self.stage.text_drop, self.stage.source_drop)
         x = interpolate(batch.latents, noise, sigma)
         predicted = predict_velocity(self.modules["student"], x, sigma, conditions)
-        losses = flow_matching_loss(predicted, velocity_target(batch.latents, noise))
+        losses = flow_matching_loss(predicted, velocity_target(batch.latents, noise), self.weight(batch))
         yield Loss("student", losses.mean(), task_means(losses, batch.is_edit))
+
+    def weight(self, batch: Batch) -> Tensor | None:
+        """Emphasis [B, 1, h, w] on what an edit changes; 1 for generations."""
+        if self.stage.foreground_threshold is None:
+            return None
+        weight = foreground_weight(batch.latents, batch.source_latents, self.stage.foreground_threshold)
+        return torch.where(batch.is_edit[:, None, None, None], weight, torch.ones_like(weight))
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing beside the network."""

@@ -30,6 +30,19 @@ def x0_from_velocity(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
     return x - expand(sigma, x) * velocity
 
 
+def foreground_weight(x0: Tensor, source: Tensor, threshold: float) -> Tensor:
+    """Weight [B, 1, H, W] that makes up for the small area of a local edit: log2(all / edited) + 1 on edited places.
+
+    A place is edited where target and source [B, C, H, W] differ by more than `threshold` (root mean square over the
+    channels). The weight is 1 elsewhere, and everywhere for a pair without any difference. Source: the
+    foreground-emphasis loss of DreamLite, w(x) = log2(x) + 1, in the form of UniWorld-V1.
+    """
+    edited = (x0 - source).float().square().mean(dim=1, keepdim=True).sqrt() > threshold
+    share = edited.float().mean(dim=(2, 3), keepdim=True)
+    weight = torch.where(edited, 1 - torch.log2(share), torch.ones_like(share))
+    return torch.where(share > 0, weight, torch.ones_like(weight))
+
+
 def flow_matching_loss(predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared error of a velocity per sample, [B, C, H, W] -> [B]; `weight` [B, 1, H, W] emphasises places."""
     error = (predicted.float() - target.float()).square()

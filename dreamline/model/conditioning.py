@@ -108,6 +108,14 @@ def guided_field(network: Network, batch: Batch, guidance_scale: float, image_gu
     """The guided field of a batch that may mix generation (two branches) and edits (three branches)."""
     if guidance_scale == 1.0 and image_guidance_scale == 1.0:
         return velocity_field(network, prompted(batch))
+    if image_guidance_scale == 1.0:  # the branch without the source cancels out
+        both = concatenate(without_text(batch), prompted(batch))
+
+        def text_only(x: Tensor, sigma: Tensor) -> Tensor:
+            without, text = predict_velocity(network, torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
+            return text_guidance(without, text, guidance_scale)
+
+        return text_only
     size = len(batch.is_edit)
     edits = batch.is_edit.nonzero().flatten()
     branches = concatenate(unconditional(batch), without_text(batch).select(edits), prompted(batch))

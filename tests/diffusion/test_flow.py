@@ -9,6 +9,7 @@ import torch
 
 from dreamline.diffusion.flow import (
     flow_matching_loss,
+    foreground_weight,
     interpolate,
     velocity_target,
     x0_from_velocity,
@@ -22,6 +23,18 @@ from dreamline.diffusion.timesteps import deployment_sigmas, logit_normal, resol
 @pytest.fixture
 def pair():
     return normals((3, 4, 4), 0, range(5), "x0"), normals((3, 4, 4), 0, range(5), "noise")
+
+
+def test_a_small_edit_weighs_as_much_as_the_rest():
+    source = torch.zeros(3, 2, 4, 4)
+    x0 = source.clone()
+    x0[0, :, :2, :2] = 1.0  # a quarter
+    x0[1] = 1.0  # everything; the last pair is unchanged
+    weight = foreground_weight(x0, source, threshold=0.5)
+    assert weight.shape == (3, 1, 4, 4)
+    assert weight[0, 0].tolist() == [[3.0, 3.0, 1.0, 1.0]] * 2 + [[1.0] * 4] * 2
+    assert torch.equal(weight[1:], torch.ones(2, 1, 4, 4))
+    assert torch.equal(foreground_weight(x0, source, threshold=1.5), torch.ones(3, 1, 4, 4))
 
 
 def test_ends_of_the_path(pair):

@@ -69,17 +69,18 @@ def test_everything_is_float32_and_of_the_trained_resolution(published):
     assert pipe.unet.config.sample_size == SIDE // 8
 
 
+@pytest.mark.parametrize("image_scale", [1.3, 1.0])
 @pytest.mark.parametrize("task", ["generate", "edit"])
-def test_stock_pipeline_runs_and_ours_agrees(published, source, task):
+def test_stock_pipeline_runs_and_ours_agrees(published, source, task, image_scale):
     """The stock pipeline at batch 1, from the noise that our sampler draws for seed 5."""
     pipe = load_pipeline(published)
     pipe.set_progress_bar_config(disable=True)
     generator = Generator.load(published)
     image = source if task == "edit" else None
-    sampling = Sampling(4, 1.0, 1.0) if is_student(published) else Sampling(4, 2.0, 1.3)
+    sampling = Sampling(4, 1.0, 1.0) if is_student(published) else Sampling(4, 2.0, image_scale)
     noise = normals((generator.latent_channels, SIDE // 8, SIDE // 8), 0, [5], "initial noise")
     pipe.prepare_latents = lambda *_, **__: noise.clone()
-    scales = {} if is_student(published) else {"guidance_scale": 2.0, "image_guidance_scale": 1.3}
+    scales = {} if is_student(published) else {"guidance_scale": 2.0, "image_guidance_scale": image_scale}
     stock = pipe(prompt="a red circle", image=image, height=SIDE, width=SIDE, num_inference_steps=4, **scales).images[0]
     ours = generator.pictures(["a blue square", "a red circle"], [4, 5], sampling, [source] * 2 if image else None)[1]
     assert stock.size == (SIDE, SIDE)
