@@ -9,7 +9,7 @@ export MKL_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup demo test test-slow encoders clean
+.PHONY: setup demo test test-slow ablations encoders clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ test: $(STAMP)
 # Kills, servers and whole chains, in the order of minutes.
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not gpu" --timeout 1200
+
+# What each choice of the recipe is worth at equal compute: about an hour.
+ablations: $(STAMP)
+	$(BIN)/python benchmarks/ablations.py --json benchmarks/results/ablations.json --pictures docs/images/ablations.png
 
 # Trains the demo's frozen encoders again; what is committed came from here.
 encoders: $(STAMP)

@@ -12,7 +12,7 @@ from dreamline.engine.launch import main
 from dreamline.result import StageResult, read_result, write_progress, write_result
 from dreamline.storage import publish_folder, write_text
 from evaluation.config import EvaluationJob
-from evaluation.scenes import Judged, judge, summarise, write_samples
+from evaluation.scenes import Judged, chunks_of, judge, summarise, write_samples
 
 RECORDS = "records.jsonl"
 SAMPLES = "samples"
@@ -24,11 +24,7 @@ def run(job: EvaluationJob) -> StageResult:
     if done is not None and done.digest == job.digest():
         return done
     started, stage, run_dir = time.time(), job.stage, Path(job.run_dir)
-    chunks = [
-        (task, start, min(start + stage.batch_size, number))
-        for task, number in (("generation", stage.num_prompts), ("editing", stage.num_edits))
-        for start in range(0, number, stage.batch_size)
-    ]
+    chunks = chunks_of(stage)
     workers = job.runtime.workers
     # One task per worker: loading the model costs more than a batch.
     shares = [chunks[worker::workers] for worker in range(workers)]

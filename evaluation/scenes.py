@@ -63,10 +63,23 @@ class Judged:
         }
 
 
+def chunks_of(stage: EvaluationStage) -> list[Chunk]:
+    """All items of the benchmark, a batch at a time."""
+    return [
+        (task, start, min(start + stage.batch_size, number))
+        for task, number in (("generation", stage.num_prompts), ("editing", stage.num_edits))
+        for start in range(0, number, stage.batch_size)
+    ]
+
+
 def judge(checkpoint: str, stage: EvaluationStage, threads: int, chunks: Sequence[Chunk]) -> list[Judged]:
     """Make and judge the pictures of some chunks with one loaded model."""
     torch.set_num_threads(threads)
-    generator = Generator.load(Path(checkpoint))
+    return judge_with(Generator.load(Path(checkpoint)), stage, chunks)
+
+
+def judge_with(generator: Generator, stage: EvaluationStage, chunks: Sequence[Chunk]) -> list[Judged]:
+    """Make and judge the pictures of some chunks."""
     sampling = Sampling(**stage.sampling.model_dump())
     generations = generation_items(stage.world, stage.num_prompts, stage.seed)
     edits = edit_items(stage.world, stage.num_edits, stage.seed)

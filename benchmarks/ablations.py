@@ -1,0 +1,278 @@
+"""What each choice of the recipe is worth at equal compute, on the scene world: `make ablations`.
+
+Every arm trains from nothing for the same number of CPU-seconds on one thread, with three seeds, and is judged on the
+same held-out prompts and edits. Results of finished runs stay in --workspace, so an interrupted comparison goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of an arm: its share of the compute, and the weights of generation and editing in its batches."""
+
+    share: float
+    t2i: float
+    edit: float
+
+
+JOINT = (Phase(1.0, 1, 1),)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train."""
+
+    title: str
+    phases: tuple[Phase, ...] = JOINT
+    channels: bool = False  # source beside the target in channels, not in space
+    foreground: float | None = None
+
+
+ARMS = {
+    "joint": Arm("joint from nothing"),
+    "t2i-joint": Arm("T2I 1/3, joint 2/3", (Phase(1 / 3, 1, 0), Phase(2 / 3, 1, 1))),
+    "progressive": Arm("T2I 1/6, edit 1/6, joint 2/3", (Phase(1 / 6, 1, 0), Phase(1 / 6, 0, 1), Phase(2 / 3, 1, 1))),
+    "thirds": Arm("T2I 1/3, edit 1/3, joint 1/3", (Phase(1 / 3, 1, 0), Phase(1 / 3, 0, 1), Phase(1 / 3, 1, 1))),
+    "channels": Arm("joint, source concatenated in channels", channels=True),
+    "foreground": Arm("joint, foreground weight on edits", foreground=0.3),
+}
+BASELINE = "joint"
+
+
+def main() -> None:
+    """Run what is missing, two at a time, then print and write the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--pictures", type=Path, help="write a grid of pictures here: a row per arm, one seed")
+    parser.add_argument("--workspace", type=Path, default=Path("workspace/ablations"))
+    parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, one seed: shows that it runs")
+    parser.add_argument("--budget", type=float, default=300.0, help="CPU-seconds of training for each run")
+    parser.add_argument("--items", type=int, default=300, help="held-out prompts, and as many edits")
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--run", help="internal: ARM:SEED, one run in this process")
+    options = parser.parse_args()
+    if options.quick:
+        options.budget, options.items = 5.0, 60
+    if options.run:
+        run_one(options)
+        return
+    prepare(options)
+    seeds = [0] if options.quick else [0, 1, 2]
+    work = [(arm, seed) for seed in seeds for arm in ARMS]
+    run_all(work, options)
+    results = {(arm, seed): json.loads(result_file(options, arm, seed).read_text()) for arm, seed in work}
+    rows = [row for arm in ARMS for row in rows_of(arm, [results[arm, seed] for seed in seeds], results, seeds)]
+    for row in rows:
+        print(f"{row['what']:<60} {row['ours']:.3f}   joint {row['theirs']:.3f}   {row['unit']}")
+    if options.json:
+        value = {"name": "ablations", "commit": commit(), "machine": machine(), "rows": rows}
+        options.json.write_text(json.dumps(value, indent=1) + "\n")
+    if options.pictures:
+        draw(options)
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Draw and encode the demo's data (the smoke preset's for --quick)."""
+    from data_prep.config import DataJob, EncodeJob, encoders_input
+    from data_prep.encode import run as encode
+    from data_prep.run import run as draw_data
+    from dreamline.config import Input, load, read_yaml
+
+    runtime = {"runtime": {"workers": 2}}
+    values = read_yaml(ROOT / "conf" / ("smoke" if options.quick else "demo") / "data.yaml")
+    place = options.workspace.resolve() / ("quick" if options.quick else "demo")
+    data = DataJob(preset="ablations", run_dir=str(place / "data"), **{**values, **runtime})
+    made = draw_data(data)
+    inputs = {kind: Input(path=str(made.output(kind)), digest=data.digest()) for kind in ("t2i", "edit")}
+    inputs["encoders"] = encoders_input(ROOT / "assets" / "encoders")
+    job = load(
+        EncodeJob, ROOT / "conf/demo/encode.yaml", preset="ablations", run_dir=str(place / "encode"), inputs=inputs
+    )
+    encode(job)
+
+
+def run_all(work: list[tuple[str, int]], options: argparse.Namespace) -> None:
+    """One process per run, so that CPU time is that of the run alone."""
+    waiting = [item for item in work if not result_file(options, *item).is_file()]
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    while waiting or running:
+        while waiting and len(running) < options.processes:
+            arm, seed = waiting.pop(0)
+            name = f"{arm}:{seed}"
+            command = [sys.executable, __file__, "--run", name, "--workspace", str(options.workspace)]
+            command += ["--budget", str(options.budget), "--items", str(options.items)]
+            running[name] = subprocess.Popen([*command, *(["--quick"] if options.quick else [])])
+        time.sleep(0.5)
+        for name, process in list(running.items()):
+            if process.poll() is not None:
+                if running.pop(name).returncode:
+                    raise SystemExit(f"{name} failed; see above. What is finished stays in {options.workspace}")
+                print(f"{name} done", flush=True)
+
+
+def encoded(options: argparse.Namespace) -> Path:
+    """The encoded data."""
+    return options.workspace / ("quick" if options.quick else "demo") / "encode"
+
+
+def result_file(options: argparse.Namespace, arm: str, seed: int) -> Path:
+    """Where a run leaves its scores."""
+    return options.workspace / f"{arm}-{seed}-{options.budget:.0f}s-{options.items}" / "scores.json"
+
+
+def run_one(options: argparse.Namespace) -> None:
+    """Train and judge one arm with one seed."""
+    import torch
+
+    torch.set_num_threads(1)
+    from dreamline.model.generator import Generator
+    from evaluation.config import EvaluationStage, SamplingConfig
+    from evaluation.scenes import chunks_of, judge_with, summarise, write_samples
+
+    name, _, number = options.run.partition(":")
+    arm, seed, frozen = ARMS[name], int(number), encoded(options) / "frozen"
+    unet, told = train(arm, seed, options)
+    sampling = SamplingConfig(guidance_scale=1.5, image_guidance_scale=1.0)
+    stage = EvaluationStage(num_prompts=options.items, num_edits=options.items, sampling=sampling)
+    judged = judge_with(Generator(unet.eval(), frozen, torch.device("cpu")), stage, chunks_of(stage))
+    place = result_file(options, name, seed)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_samples(place.parent, judged, stage)
+    place.write_text(json.dumps({**told, **summarise(judged)}, indent=1) + "\n")
+
+
+def train(arm: Arm, seed: int, options: argparse.Namespace) -> tuple[Any, dict[str, float]]:
+    """The averaged network after the budget, and what it took."""
+    from dreamline.data.features import FeatureSet
+    from dreamline.data.mixture import Mixture
+    from dreamline.engine.config import OptimConfig
+    from dreamline.engine.ema import EMA
+    from dreamline.engine.trainable import LocalTrainable
+    from training.config import TrainStage
+    from training.objective import FlowMatching
+
+    folder = encoded(options)
+    sets = {kind: FeatureSet(folder / kind) for kind in ("t2i", "edit")}
+    unet = network(arm.channels, folder / "frozen", sets["t2i"].resolution, seed)
+    optim, batch = OptimConfig(lr=3e-3), 128
+    stage = TrainStage(
+        name="arm", seed=seed, steps=1, micro_batch_size=batch, global_batch_size=batch, mixture={"t2i": 1},
+        optim=optim, foreground_threshold=arm.foreground,
+    )  # fmt: skip
+    objective, ema = FlowMatching(unet, stage), EMA(unet, stage.ema_decay)
+    seen = steps = 0
+    for phase in arm.phases:
+        weights = {"t2i": phase.t2i, "edit": phase.edit}
+        data = Mixture([(sets[kind], weight) for kind, weight in weights.items() if weight], seed)
+        trainable = LocalTrainable(unet, optim, 1)  # every stage of the pipeline begins with a new optimiser
+        started, budget = time.process_time(), phase.share * options.budget
+        while (spent := time.process_time() - started) < budget:
+            trainable.set_lr(optim.lr_at(int(1e6 * spent / budget), 1_000_000))
+            (loss,) = objective.losses(data.batch(range(seen, seen + batch)), steps)
+            trainable.backward(loss.value)
+            trainable.step(last=True)
+            seen, steps = seen + batch, steps + 1
+            ema.update(unet, steps)
+    ema.copy_to(unet)
+    return unet, {"images": seen, "steps": steps}
+
+
+def network(channels: bool, frozen: Path, resolution: tuple[int, int], seed: int) -> Any:
+    """The demo's U-Net, or the same one with the source in channels."""
+    import torch
+
+    from dreamline.model.config import UNetConfig
+    from dreamline.model.unet import build_for
+
+    unet = build_for(UNetConfig(), frozen, resolution, seed)
+    if not channels:
+        return unet
+
+    class InChannels(torch.nn.Module):
+        """Takes target | source side by side, as the in-context network does, and stacks them in channels instead."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            shape = {**unet.config, "in_channels": 2 * unet.config.in_channels}
+            torch.manual_seed(seed)
+            self.inner = type(unet).from_config(shape)
+            self.config = unet.config
+
+        def forward(self, sample: torch.Tensor, **conditions: Any) -> tuple[torch.Tensor]:
+            target, source = sample.chunk(2, dim=3)
+            made = self.inner(torch.cat([target, source], dim=1), **conditions)[0]
+            return (torch.cat([made, torch.zeros_like(made)], dim=3),)
+
+    return InChannels()
+
+
+def rows_of(
+    arm: str, results: list[dict[str, float]], every: dict[tuple[str, int], dict[str, float]], seeds: list[int]
+) -> list[dict[str, Any]]:
+    """Mean over the seeds beside that of the baseline."""
+    rows = []
+    for task in ("generation", "editing"):
+        ours = [result[f"scenes/{task}"] for result in results]
+        theirs = [every[BASELINE, seed][f"scenes/{task}"] for seed in seeds]
+        spread = f", standard deviation over seeds {statistics.stdev(ours):.3f}" if len(ours) > 1 else ""
+        images = statistics.fmean(result["images"] for result in results)
+        rows.append(
+            {
+                "what": f"{ARMS[arm].title}: {task}",
+                "ours": round(statistics.fmean(ours), 4),
+                "theirs": round(statistics.fmean(theirs), 4),
+                "ratio": round(statistics.fmean(ours) / (statistics.fmean(theirs) or 1), 3),
+                "unit": f"share exactly right{spread}, {images:,.0f} images seen",
+            }
+        )
+    return rows
+
+
+def draw(options: argparse.Namespace) -> None:
+    """A row of pictures per arm: the first prompts, then the first edits, at the same seeds."""
+    from PIL import Image, ImageDraw
+
+    side, label = 64, 250
+    names = [f"{task}-{number:03d}.png" for task in ("generation", "editing") for number in range(6)]
+    sheet = Image.new("RGB", (label + side * len(names), side * len(ARMS)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, (arm, made) in enumerate(ARMS.items()):
+        pen.text((6, row * side + side // 2 - 6), made.title, fill="black")
+        for column, name in enumerate(names):
+            with Image.open(result_file(options, arm, 0).parent / name) as picture:
+                sheet.paste(
+                    picture.resize((side - 4, side - 4), Image.Resampling.NEAREST), (label + column * side, row * side)
+                )
+    options.pictures.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(options.pictures)
+
+
+def commit() -> str:
+    """Of the measured code."""
+    from dreamline.result import git_commit
+
+    return git_commit()
+
+
+def machine() -> str:
+    """In a few words."""
+    return f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+
+
+if __name__ == "__main__":
+    main()
