@@ -66,8 +66,8 @@ class ProbeConfig(Config):
     seed: int = Field(1, description="of the items; the final evaluation has 0")
     world: World = World()
     num_steps: int = Field(10, ge=1)
-    guidance_scale: float = Field(2.0, ge=0)
-    image_guidance_scale: float = Field(1.2, ge=0)
+    guidance_scale: float = Field(1.5, ge=0)
+    image_guidance_scale: float = Field(1.0, ge=0)
 
 
 class ReFLStage(TrainedStage):

@@ -35,9 +35,13 @@ def encode(vae: Any, images: Tensor) -> Tensor:
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
-    """Latents -> pictures [B, 3, H, W], clamped to [-1, 1]; differentiable."""
+    """Latents -> pictures [B, 3, H, W], clamped to [-1, 1]; differentiable.
+
+    The gradient passes the clamp: an area that overshoots could never be corrected otherwise.
+    """
     images: Tensor = vae.decode(latents).sample
-    return images.clamp(-1, 1)
+    clamped = images.clamp(-1, 1)
+    return clamped.detach() + (images - images.detach()) if images.requires_grad else clamped
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:

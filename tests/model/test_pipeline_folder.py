@@ -19,6 +19,7 @@ from dreamline.model.frozen import frozen_digest, materialise
 from dreamline.model.generator import Generator, Sampling, is_student
 from dreamline.model.text import TextEncoder, load_processor, pad
 from dreamline.model.unet import build_for, load_unet
+from dreamline.model.vae import decode, load_vae
 
 ASSETS = Path(__file__).parents[2] / "assets" / "encoders"
 SIDE = 32
@@ -195,3 +196,15 @@ def test_processor_needs_no_torchvision(frozen):
 def test_odd_sizes_are_refused(published):
     with pytest.raises(ValueError, match="multiples of 16"):
         Generator.load(published).pictures(["a"], [0], Sampling(1, 1.0, 1.0), size=(40, 32))
+
+
+def test_a_saturated_pixel_still_gets_a_gradient(frozen):
+    vae = load_vae(frozen)
+    list(vae.decoder.parameters())[-2].mul_(20)  # an untrained one never overshoots
+    latents = torch.randn(1, vae.config.latent_channels, 2, 2).requires_grad_()
+    raw, images = vae.decode(latents).sample, decode(vae, latents)
+    assert torch.equal(images, raw.clamp(-1, 1))
+    assert (raw.abs() > 1).any()
+    (through,) = torch.autograd.grad(images.sum(), latents)
+    (expected,) = torch.autograd.grad(raw.sum(), latents)
+    torch.testing.assert_close(through, expected)
