@@ -1,4 +1,4 @@
-"""What each choice of the recipe is worth at equal compute, on the scene world: `make ablations`.
+"""What choices of the recipe, or with --sweep of settings, are worth at equal compute: `make ablations`.
 
 Every arm trains from nothing for the same number of CPU-seconds on one thread, with three seeds, and is judged on the
 same held-out prompts and edits. Results of finished runs stay in --workspace, so an interrupted comparison goes on.
@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ class Arm:
     phases: tuple[Phase, ...] = JOINT
     channels: bool = False  # source beside the target in channels, not in space
     foreground: float | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    lr: float = 3e-3
+    batch: int = 128
+    sigma_mean: float = 0.6
 
 
 ARMS = {
@@ -50,6 +54,18 @@ ARMS = {
     "thirds": Arm("T2I 1/3, edit 1/3, joint 1/3", (Phase(1 / 3, 1, 0), Phase(1 / 3, 0, 1), Phase(1 / 3, 1, 1))),
     "channels": Arm("joint, source concatenated in channels", channels=True),
     "foreground": Arm("joint, foreground weight on edits", foreground=0.3),
+}
+SWEEP = {
+    "joint": Arm("demo's settings"),
+    "lr-2e-3": Arm("learning rate 2e-3", lr=2e-3),
+    "lr-5e-3": Arm("learning rate 5e-3", lr=5e-3),
+    "batch-64": Arm("batch 64, learning rate 2e-3", batch=64, lr=2e-3),
+    "batch-256": Arm("batch 256, learning rate 4e-3", batch=256, lr=4e-3),
+    "sigma-0": Arm("noise levels sigmoid(N(0, 1))", sigma_mean=0.0),
+    "sigma-1.2": Arm("noise levels sigmoid(N(1.2, 1))", sigma_mean=1.2),
+    "wide": Arm("channels (64, 128)", model={"block_out_channels": (64, 128)}),
+    "deep": Arm("transformer layers (1, 2)", model={"transformer_layers_per_block": (1, 2)}),
+    "narrow": Arm("channels (48, 64)", model={"block_out_channels": (48, 64)}),
 }
 BASELINE = "joint"
 
@@ -61,6 +77,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="write a grid of pictures here: a row per arm, one seed")
     parser.add_argument("--workspace", type=Path, default=Path("workspace/ablations"))
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes, one seed: shows that it runs")
+    parser.add_argument("--sweep", action="store_true", help="settings instead of the recipe, one seed")
     parser.add_argument("--budget", type=float, default=300.0, help="CPU-seconds of training for each run")
     parser.add_argument("--items", type=int, default=300, help="held-out prompts, and as many edits")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, one thread each")
@@ -72,18 +89,25 @@ def main() -> None:
         run_one(options)
         return
     prepare(options)
-    seeds = [0] if options.quick else [0, 1, 2]
-    work = [(arm, seed) for seed in seeds for arm in ARMS]
+    seeds = [0] if options.quick or options.sweep else [0, 1, 2]
+    arms = arms_of(options)
+    work = [(arm, seed) for seed in seeds for arm in arms]
     run_all(work, options)
     results = {(arm, seed): json.loads(result_file(options, arm, seed).read_text()) for arm, seed in work}
-    rows = [row for arm in ARMS for row in rows_of(arm, [results[arm, seed] for seed in seeds], results, seeds)]
+    rows = [row for name, arm in arms.items() for row in rows_of(name, arm, results, seeds)]
     for row in rows:
         print(f"{row['what']:<60} {row['ours']:.3f}   joint {row['theirs']:.3f}   {row['unit']}")
     if options.json:
-        value = {"name": "ablations", "commit": commit(), "machine": machine(), "rows": rows}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        value = {"name": "sweep" if options.sweep else "ablations", "commit": commit(), "machine": machine(), "rows": rows}
         options.json.write_text(json.dumps(value, indent=1) + "\n")
     if options.pictures:
         draw(options)
+
+
+def arms_of(options: argparse.Namespace) -> dict[str, Arm]:
+    """What is compared."""
+    return SWEEP if options.sweep else ARMS
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -116,7 +140,8 @@ def run_all(work: list[tuple[str, int]], options: argparse.Namespace) -> None:
             name = f"{arm}:{seed}"
             command = [sys.executable, __file__, "--run", name, "--workspace", str(options.workspace)]
             command += ["--budget", str(options.budget), "--items", str(options.items)]
-            running[name] = subprocess.Popen([*command, *(["--quick"] if options.quick else [])])
+            flags = [flag for flag in ("quick", "sweep") if getattr(options, flag)]
+            running[name] = subprocess.Popen([*command, *(f"--{flag}" for flag in flags)])
         time.sleep(0.5)
         for name, process in list(running.items()):
             if process.poll() is not None:
@@ -145,7 +170,7 @@ def run_one(options: argparse.Namespace) -> None:
     from evaluation.scenes import chunks_of, judge_with, summarise, write_samples
 
     name, _, number = options.run.partition(":")
-    arm, seed, frozen = ARMS[name], int(number), encoded(options) / "frozen"
+    arm, seed, frozen = arms_of(options)[name], int(number), encoded(options) / "frozen"
     unet, told = train(arm, seed, options)
     sampling = SamplingConfig(guidance_scale=1.5, image_guidance_scale=1.0)
     stage = EvaluationStage(num_prompts=options.items, num_edits=options.items, sampling=sampling)
@@ -160,7 +185,7 @@ def train(arm: Arm, seed: int, options: argparse.Namespace) -> tuple[Any, dict[s
     """The averaged network after the budget, and what it took."""
     from dreamline.data.features import FeatureSet
     from dreamline.data.mixture import Mixture
-    from dreamline.engine.config import OptimConfig
+    from dreamline.engine.config import OptimConfig, SigmaConfig
     from dreamline.engine.ema import EMA
     from dreamline.engine.trainable import LocalTrainable
     from training.config import TrainStage
@@ -168,11 +193,11 @@ def train(arm: Arm, seed: int, options: argparse.Namespace) -> tuple[Any, dict[s
 
     folder = encoded(options)
     sets = {kind: FeatureSet(folder / kind) for kind in ("t2i", "edit")}
-    unet = network(arm.channels, folder / "frozen", sets["t2i"].resolution, seed)
-    optim, batch = OptimConfig(lr=3e-3), 128
+    unet = network(arm, folder / "frozen", sets["t2i"].resolution, seed)
+    optim, batch = OptimConfig(lr=arm.lr), arm.batch
     stage = TrainStage(
         name="arm", seed=seed, steps=1, micro_batch_size=batch, global_batch_size=batch, mixture={"t2i": 1},
-        optim=optim, foreground_threshold=arm.foreground,
+        optim=optim, foreground_threshold=arm.foreground, sigma=SigmaConfig(mean=arm.sigma_mean),
     )  # fmt: skip
     objective, ema = FlowMatching(unet, stage), EMA(unet, stage.ema_decay)
     seen = steps = 0
@@ -192,15 +217,15 @@ def train(arm: Arm, seed: int, options: argparse.Namespace) -> tuple[Any, dict[s
     return unet, {"images": seen, "steps": steps}
 
 
-def network(channels: bool, frozen: Path, resolution: tuple[int, int], seed: int) -> Any:
+def network(arm: Arm, frozen: Path, resolution: tuple[int, int], seed: int) -> Any:
     """The demo's U-Net, or the same one with the source in channels."""
     import torch
 
     from dreamline.model.config import UNetConfig
     from dreamline.model.unet import build_for
 
-    unet = build_for(UNetConfig(), frozen, resolution, seed)
-    if not channels:
+    unet = build_for(UNetConfig(**arm.model), frozen, resolution, seed)
+    if not arm.channels:
         return unet
 
     class InChannels(torch.nn.Module):
@@ -222,18 +247,18 @@ def network(channels: bool, frozen: Path, resolution: tuple[int, int], seed: int
 
 
 def rows_of(
-    arm: str, results: list[dict[str, float]], every: dict[tuple[str, int], dict[str, float]], seeds: list[int]
+    name: str, arm: Arm, results: dict[tuple[str, int], dict[str, float]], seeds: list[int]
 ) -> list[dict[str, Any]]:
     """Mean over the seeds beside that of the baseline."""
     rows = []
     for task in ("generation", "editing"):
-        ours = [result[f"scenes/{task}"] for result in results]
-        theirs = [every[BASELINE, seed][f"scenes/{task}"] for seed in seeds]
+        ours = [results[name, seed][f"scenes/{task}"] for seed in seeds]
+        theirs = [results[BASELINE, seed][f"scenes/{task}"] for seed in seeds]
         spread = f", standard deviation over seeds {statistics.stdev(ours):.3f}" if len(ours) > 1 else ""
-        images = statistics.fmean(result["images"] for result in results)
+        images = statistics.fmean(results[name, seed]["images"] for seed in seeds)
         rows.append(
             {
-                "what": f"{ARMS[arm].title}: {task}",
+                "what": f"{arm.title}: {task}",
                 "ours": round(statistics.fmean(ours), 4),
                 "theirs": round(statistics.fmean(theirs), 4),
                 "ratio": round(statistics.fmean(ours) / (statistics.fmean(theirs) or 1), 3),
@@ -249,9 +274,9 @@ def draw(options: argparse.Namespace) -> None:
 
     side, label = 64, 250
     names = [f"{task}-{number:03d}.png" for task in ("generation", "editing") for number in range(6)]
-    sheet = Image.new("RGB", (label + side * len(names), side * len(ARMS)), "white")
+    sheet = Image.new("RGB", (label + side * len(names), side * len(arms_of(options))), "white")
     pen = ImageDraw.Draw(sheet)
-    for row, (arm, made) in enumerate(ARMS.items()):
+    for row, (arm, made) in enumerate(arms_of(options).items()):
         pen.text((6, row * side + side // 2 - 6), made.title, fill="black")
         for column, name in enumerate(names):
             with Image.open(result_file(options, arm, 0).parent / name) as picture:
