@@ -70,7 +70,8 @@ def run(script: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     command = [sys.executable, str(script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout
+    told = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("{"))  # workers may speak later
+    return json.loads(told), done.stdout
 
 
 def test_workers_meet(script: Path, tmp_path: Path) -> None:
