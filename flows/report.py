@@ -35,7 +35,7 @@ TITLES = {
     "sft": "fine-tuning at a lower rate",
     "reward": "reward model",
     "refl": "reward fine-tuning",
-    "unguarded": "the same without cap and regulariser, to see what they prevent",
+    "unguarded": "the same without its guards, planted",
     "dmd2": "distilled to 4 steps",
 }
 SHOWN_ROWS = 6  # of each sample grid; the others unfold

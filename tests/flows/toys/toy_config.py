@@ -7,7 +7,7 @@ from typing import Literal
 
 from dreamline.config import Config, Input, Job
 from flows.config import PipelineConfig
-from flows.stages import STAGES, Plan, PlannedStage, evaluation_of
+from flows.stages import PLANTED, STAGES, Plan, PlannedStage, evaluation_of
 
 Action = Literal["succeed", "wait", "fail_once", "die_once", "linger", "diverge"]
 EVALUATED = ("t2i", "dmd2")  # fewer than in a real pipeline, to be quick
@@ -29,7 +29,7 @@ class ToyJob(Job):
 def toy_plan(workspace: Path, actions: dict[str, Action]) -> Plan:
     """The real graph with a toy at every node."""
     stages: dict[str, PlannedStage] = {}
-    nodes = [node for stage in STAGES for node in (stage, evaluation_of(stage.name))]
+    nodes = [node for stage in STAGES if stage.name != PLANTED for node in (stage, evaluation_of(stage.name))]
     for node in nodes:
         if node.name.startswith("eval-") and node.name.removeprefix("eval-") not in EVALUATED:
             continue
