@@ -99,7 +99,8 @@ def main() -> None:
         print(f"{row['what']:<60} {row['ours']:.3f}   joint {row['theirs']:.3f}   {row['unit']}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        value = {"name": "sweep" if options.sweep else "ablations", "commit": commit(), "machine": machine(), "rows": rows}
+        name = "sweep" if options.sweep else "ablations"
+        value = {"name": name, "commit": commit(), "machine": machine(), "rows": rows}
         options.json.write_text(json.dumps(value, indent=1) + "\n")
     if options.pictures:
         draw(options)

@@ -1,7 +1,7 @@
 """Settings of reward fine-tuning on a finished demo: what each does to the exact scores, paired with where it started.
 
-`python benchmarks/refl_settings.py --preset-dir workspace/demo --json FILE` runs one process per setting, one thread each. The
-items have a seed of their own, so that settings are not chosen on those of the demo's evaluation.
+`python -m benchmarks.refl_settings --preset-dir workspace/demo --json FILE` runs one process per setting, one thread
+each. The items have a seed of their own, so that settings are not chosen on those of the demo's evaluation.
 """
 
 from __future__ import annotations
