@@ -14,7 +14,7 @@ from distill.losses import discriminator_gan_loss, distribution_matching_loss, g
 from dreamline.data.batch import Batch
 from dreamline.diffusion.flow import flow_matching_loss, interpolate, velocity_target, x0_from_velocity
 from dreamline.diffusion.randomness import generator, normals, uniforms
-from dreamline.diffusion.sampler import predict_x0, roll_to
+from dreamline.diffusion.sampler import at, predict_x0, roll_to
 from dreamline.diffusion.timesteps import deployment_sigmas, resolution_factor
 from dreamline.engine.objective import Loss
 from dreamline.model.conditioning import guided_field, predict_velocity, prompted, velocity_field
@@ -43,7 +43,11 @@ class DMD2:
 
     def losses(self, batch: Batch, step: int) -> Iterator[Loss]:
         """The student's loss at its turn, then the fake score's, then the discriminator's."""
-        turn = step % self.stage.student_every == 0
+        warm = self.stage.warm_start.steps
+        if step < warm:
+            yield self.warm_loss(batch, step)
+            return
+        turn = (step - warm) % self.stage.student_every == 0
         with torch.set_grad_enabled(turn):
             x0 = self.pictures(batch, step)
         if turn:
@@ -55,11 +59,30 @@ class DMD2:
 
     def pictures(self, batch: Batch, step: int) -> Tensor:
         """The student's x0 [B, C, h, w] at one of its steps."""
-        height, width = batch.latents.shape[2:]
-        sigmas = deployment_sigmas(self.stage.num_steps, resolution_factor(height, width))
-        last = int(generator(self.stage.seed, step, "student step").integers(self.stage.num_steps))
         field = velocity_field(self.modules["student"], prompted(batch))
+        sigmas, last = self.grid(batch, self.stage.num_steps), self.student_step(step)
         return predict_x0(field, roll_to(field, self.noise(batch, "picture"), sigmas, last), float(sigmas[last]))
+
+    def warm_loss(self, batch: Batch, step: int) -> Loss:
+        """Squared distance to the mean velocity of the teacher's guided path over the same step."""
+        stage, conditions, last = self.stage, prompted(batch), self.student_step(step)
+        sigmas, substeps = self.grid(batch, stage.num_steps), stage.warm_start.substeps
+        fine = self.grid(batch, stage.num_steps * substeps)[last * substeps : (last + 1) * substeps + 1]
+        student = velocity_field(self.modules["student"], conditions)
+        with torch.no_grad():
+            x = roll_to(student, self.noise(batch, "picture"), sigmas, last)
+            guided = guided_field(self.teacher, batch, stage.guidance_scale, stage.image_guidance_scale)
+            target = (roll_to(guided, x, fine, substeps) - x) / (fine[-1] - fine[0])
+        loss = flow_matching_loss(student(x, at(sigmas[last], x)), target).mean()
+        return Loss("student", loss, {"loss_warm_start": loss.detach()})
+
+    def grid(self, batch: Batch, num_steps: int) -> Tensor:
+        """Noise levels [num_steps + 1] on which pictures of this size are made; every n-th one of n times as many."""
+        return deployment_sigmas(num_steps, resolution_factor(*batch.latents.shape[2:]))
+
+    def student_step(self, step: int) -> int:
+        """Which of its steps the student takes with a gradient."""
+        return int(generator(self.stage.seed, step, "student step").integers(self.stage.num_steps))
 
     def student_loss(self, batch: Batch, x0: Tensor) -> Loss:
         """Distribution matching, and the GAN term where there is a discriminator."""

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from distill.config import DiscriminatorConfig, DMD2Stage
+from distill.config import DiscriminatorConfig, DMD2Stage, WarmStartConfig
 from distill.discriminator import Discriminator
 from distill.objective import DMD2
 from dreamline.config import Job
@@ -92,13 +92,20 @@ def refl():
     return stage, ReFL(unet(0), vae(), Brightness(), stage)
 
 
-def dmd2(gan: float = 0.0):
-    stage = DMD2Stage(name="dmd2", discriminator=DiscriminatorConfig(weight=gan), **COMMON)
+def dmd2(gan: float = 0.0, warm: int = 0):
+    warm_start = WarmStartConfig(steps=warm, substeps=2)
+    stage = DMD2Stage(name="dmd2", discriminator=DiscriminatorConfig(weight=gan), warm_start=warm_start, **COMMON)
     head = Discriminator(32, 16) if gan else None
     return stage, DMD2(unet(0), unet(1), unet(2).requires_grad_(False), stage, head)
 
 
-METHODS = {"flow_matching": flow_matching, "refl": refl, "dmd2": dmd2, "dmd2_gan": lambda: dmd2(0.1)}
+METHODS = {
+    "flow_matching": flow_matching,
+    "refl": refl,
+    "dmd2": dmd2,
+    "dmd2_gan": lambda: dmd2(0.1),
+    "dmd2_warm": lambda: dmd2(warm=2),
+}
 
 
 class Killed(Exception):
@@ -150,6 +157,29 @@ def test_student_and_fake_score_have_time_scales_of_their_own():
     batch = Samples().batch(range(4))
     assert [loss.module for loss in objective.losses(batch, 0)] == ["student", "fake"]
     assert [loss.module for loss in objective.losses(batch, 1)] == ["fake"]
+
+
+def test_a_warm_start_follows_the_teacher_before_distributions_are_matched():
+    stage, objective = dmd2(warm=2)
+    assert [[loss.module for loss in objective.losses(Samples().batch(range(4)), step)] for step in range(5)] == [
+        ["student"],
+        ["student"],
+        ["student", "fake"],
+        ["fake"],
+        ["student", "fake"],
+    ]
+    # A student that is its teacher, which takes the same steps without guidance, has nothing to learn.
+    teacher = objective.teacher
+    plain = stage.model_copy(
+        update={"guidance_scale": 1.0, "image_guidance_scale": 1.0, "warm_start": WarmStartConfig(steps=2, substeps=1)}
+    )
+    copied = DMD2(teacher, unet(1), teacher, plain)
+    losses = [next(copied.losses(Samples().batch(range(4)), step)).value for step in range(2)]
+    assert max(float(loss) for loss in losses) < 1e-10
+    finer = DMD2(
+        teacher, unet(1), teacher, plain.model_copy(update={"warm_start": WarmStartConfig(steps=2, substeps=4)})
+    )
+    assert float(next(finer.losses(Samples().batch(range(4)), 0)).value) > 1e-8
 
 
 def test_the_gan_term_leaves_no_gradient_in_the_head_or_the_teacher():
