@@ -84,7 +84,12 @@ class ReFLStage(TrainedStage):
     sigma: SigmaConfig = SigmaConfig()
     text_drop: float = Field(0.1, ge=0, le=1, description="of the regulariser: share of samples with the empty prompt")
     source_drop: float = Field(0.05, ge=0, le=1, description="of the regulariser: share without prompt and source")
-
+    start_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="weight of the starting network in the published one, their weighted mean: a guard against drift",
+    )
     probe: ProbeConfig | None = Field(None, description="compare the reward with the truth during training")
 
     @model_validator(mode="after")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from dreamline.engine.data import StageData
 from dreamline.engine.loop import nothing
 from dreamline.engine.stage import Assembly, run_stage
@@ -27,6 +30,7 @@ def assemble(job: ReFLJob, world: World) -> Assembly:
     reward = SceneReward.load(job.input("reward")).to(world.device).requires_grad_(False).eval()
 
     def publish(run_dir: Path) -> Mapping[str, float]:
+        blend(unet, load_unet(job.input("init_from")), job.stage.start_share)
         publish_pipeline(unet, frozen, run_dir / "checkpoint", mobile=False)
         return {}
 
@@ -39,6 +43,17 @@ def assemble(job: ReFLJob, world: World) -> Assembly:
         register="checkpoint",
         measure=Probe(Generator(unet, frozen, world.device), reward, probe, world) if probe else nothing,
     )
+
+
+@torch.no_grad()
+def blend(network: nn.Module, start: nn.Module, share: float) -> None:
+    """Move the weights of `network` towards `start`: (1 - share) network + share start.
+
+    What fine-tuning gains lies mostly on the way between the two, what it breaks mostly at its end. Source: Wortsman et
+    al. 2022 (WiSE-FT), equation 1.
+    """
+    for mine, first in zip(network.parameters(), start.parameters(), strict=True):
+        mine.lerp_(first.to(mine), share)
 
 
 def train(job: ReFLJob) -> None:
