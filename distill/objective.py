@@ -42,31 +42,30 @@ class DMD2:
             self.bottleneck = Bottleneck(teacher)
 
     def losses(self, batch: Batch, step: int) -> Iterator[Loss]:
-        """The student's loss at its turn, then the fake score's, then the discriminator's."""
-        warm = self.stage.warm_start.steps
-        if step < warm:
-            yield self.warm_loss(batch, step)
-            return
-        turn = (step - warm) % self.stage.student_every == 0
+        """The student's loss at its turn, then the fake score's, then the discriminator's, which follow the student."""
+        first = self.stage.regression.steps
+        turn = step >= first and (step - first) % self.stage.student_every == 0
+        if step < first:
+            yield self.regression_loss(batch, step)
         with torch.set_grad_enabled(turn):
             x0 = self.pictures(batch, step)
         if turn:
-            yield self.student_loss(batch, x0)
+            yield self.student_loss(batch, x0, step)
         x0 = x0.detach()
         yield self.fake_loss(batch, x0)
         if self.head is not None:
             yield self.discriminator_loss(batch, x0)
 
     def pictures(self, batch: Batch, step: int) -> Tensor:
-        """The student's x0 [B, C, h, w] at one of its steps."""
+        """The student's x0 [B, C, h, w] at one of the steps that are matched."""
         field = velocity_field(self.modules["student"], prompted(batch))
-        sigmas, last = self.grid(batch, self.stage.num_steps), self.student_step(step)
+        sigmas, last = self.grid(batch, self.stage.num_steps), self.student_step(step, self.stage.matched_from)
         return predict_x0(field, roll_to(field, self.noise(batch, "picture"), sigmas, last), float(sigmas[last]))
 
-    def warm_loss(self, batch: Batch, step: int) -> Loss:
+    def regression_loss(self, batch: Batch, step: int) -> Loss:
         """Squared distance to the mean velocity of the teacher's guided path over the same step."""
         stage, conditions, last = self.stage, prompted(batch), self.student_step(step)
-        sigmas, substeps = self.grid(batch, stage.num_steps), stage.warm_start.substeps
+        sigmas, substeps = self.grid(batch, stage.num_steps), stage.regression.substeps
         fine = self.grid(batch, stage.num_steps * substeps)[last * substeps : (last + 1) * substeps + 1]
         student = velocity_field(self.modules["student"], conditions)
         with torch.no_grad():
@@ -74,18 +73,18 @@ class DMD2:
             guided = guided_field(self.teacher, batch, stage.guidance_scale, stage.image_guidance_scale)
             target = (roll_to(guided, x, fine, substeps) - x) / (fine[-1] - fine[0])
         loss = flow_matching_loss(student(x, at(sigmas[last], x)), target).mean()
-        return Loss("student", loss, {"loss_warm_start": loss.detach()})
+        return Loss("student", loss, {"loss_regression": loss.detach()})
 
     def grid(self, batch: Batch, num_steps: int) -> Tensor:
         """Noise levels [num_steps + 1] on which pictures of this size are made; every n-th one of n times as many."""
         return deployment_sigmas(num_steps, resolution_factor(*batch.latents.shape[2:]))
 
-    def student_step(self, step: int) -> int:
-        """Which of its steps the student takes with a gradient."""
-        return int(generator(self.stage.seed, step, "student step").integers(self.stage.num_steps))
+    def student_step(self, step: int, first: int = 0) -> int:
+        """Which of its steps, from `first` on, the student takes with a gradient."""
+        return int(generator(self.stage.seed, step, "student step").integers(first, self.stage.num_steps))
 
-    def student_loss(self, batch: Batch, x0: Tensor) -> Loss:
-        """Distribution matching, and the GAN term where there is a discriminator."""
+    def student_loss(self, batch: Batch, x0: Tensor, step: int) -> Loss:
+        """Distribution matching, and where they have a weight regression and the GAN term."""
         stage, conditions = self.stage, prompted(batch)
         sigma = self.sigma(batch, "matching level")
         with torch.no_grad():
@@ -96,6 +95,10 @@ class DMD2:
         loss = distribution_matching_loss(x0, real_x0, fake_x0).mean()
         gap = (fake_x0 - real_x0).square().mean().sqrt() / real_x0.square().mean().sqrt()
         metrics = {"loss": loss.detach(), "critic_gap": gap, "x0_std": x0.detach().std()}
+        if stage.regression.weight:
+            regression = self.regression_loss(batch, step)
+            loss = loss + stage.regression.weight * regression.value
+            metrics |= regression.metrics
         if self.head is not None:
             level = self.sigma(batch, "gan level")
             features = self.bottleneck(interpolate(x0, self.noise(batch, "gan"), level), level, conditions)

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from distill.config import DiscriminatorConfig, DMD2Stage, WarmStartConfig
+from distill.config import DiscriminatorConfig, DMD2Stage, RegressionConfig
 from distill.discriminator import Discriminator
 from distill.objective import DMD2
-from dreamline.config import Job
+from dreamline.config import ConfigError, Job, build
 from dreamline.data.batch import Batch
 from dreamline.diffusion.randomness import normals
 from dreamline.engine.config import OptimConfig
@@ -92,9 +92,9 @@ def refl():
     return stage, ReFL(unet(0), vae(), Brightness(), stage)
 
 
-def dmd2(gan: float = 0.0, warm: int = 0):
-    warm_start = WarmStartConfig(steps=warm, substeps=2)
-    stage = DMD2Stage(name="dmd2", discriminator=DiscriminatorConfig(weight=gan), warm_start=warm_start, **COMMON)
+def dmd2(gan: float = 0.0, alone: int = 0):
+    regression = RegressionConfig(steps=alone, weight=0.5 * alone, substeps=2)
+    stage = DMD2Stage(name="dmd2", discriminator=DiscriminatorConfig(weight=gan), regression=regression, **COMMON)
     head = Discriminator(32, 16) if gan else None
     return stage, DMD2(unet(0), unet(1), unet(2).requires_grad_(False), stage, head)
 
@@ -104,7 +104,7 @@ METHODS = {
     "refl": refl,
     "dmd2": dmd2,
     "dmd2_gan": lambda: dmd2(0.1),
-    "dmd2_warm": lambda: dmd2(warm=2),
+    "dmd2_regression": lambda: dmd2(alone=2),
 }
 
 
@@ -159,11 +159,11 @@ def test_student_and_fake_score_have_time_scales_of_their_own():
     assert [loss.module for loss in objective.losses(batch, 1)] == ["fake"]
 
 
-def test_a_warm_start_follows_the_teacher_before_distributions_are_matched():
-    stage, objective = dmd2(warm=2)
+def test_regression_follows_the_teacher_before_distributions_are_matched():
+    stage, objective = dmd2(alone=2)
     assert [[loss.module for loss in objective.losses(Samples().batch(range(4)), step)] for step in range(5)] == [
-        ["student"],
-        ["student"],
+        ["student", "fake"],
+        ["student", "fake"],
         ["student", "fake"],
         ["fake"],
         ["student", "fake"],
@@ -171,15 +171,34 @@ def test_a_warm_start_follows_the_teacher_before_distributions_are_matched():
     # A student that is its teacher, which takes the same steps without guidance, has nothing to learn.
     teacher = objective.teacher
     plain = stage.model_copy(
-        update={"guidance_scale": 1.0, "image_guidance_scale": 1.0, "warm_start": WarmStartConfig(steps=2, substeps=1)}
+        update={"guidance_scale": 1.0, "image_guidance_scale": 1.0, "regression": RegressionConfig(steps=2, substeps=1)}
     )
     copied = DMD2(teacher, unet(1), teacher, plain)
     losses = [next(copied.losses(Samples().batch(range(4)), step)).value for step in range(2)]
     assert max(float(loss) for loss in losses) < 1e-10
     finer = DMD2(
-        teacher, unet(1), teacher, plain.model_copy(update={"warm_start": WarmStartConfig(steps=2, substeps=4)})
+        teacher, unet(1), teacher, plain.model_copy(update={"regression": RegressionConfig(steps=2, substeps=4)})
     )
     assert float(next(finer.losses(Samples().batch(range(4)), 0)).value) > 1e-8
+
+
+def test_only_the_steps_that_are_asked_for_are_matched():
+    stage, objective = dmd2()
+    assert {objective.student_step(step) for step in range(50)} == set(range(stage.num_steps))
+    assert {objective.student_step(step, first=2) for step in range(50)} == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"matched_from": 4}, "matched_from 4 must be below num_steps 4"),
+        ({"regression": {"steps": 5}}, "regression.steps 5 must not exceed steps 4"),
+        ({"sigma_min": 0.99}, "sigma_min 0.99 must be below sigma_max"),
+    ],
+)
+def test_settings_of_distillation_that_cannot_be(values, named):
+    with pytest.raises(ConfigError, match=named):
+        build(DMD2Stage, {"name": "dmd2", **COMMON, **values}, "dmd2.yaml")
 
 
 def test_the_gan_term_leaves_no_gradient_in_the_head_or_the_teacher():
