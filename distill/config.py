@@ -69,6 +69,6 @@ class DMD2Stage(TrainedStage):
 class DMD2Job(Job):
     """Inputs: frozen, the data sets of `stage.mixture`, init_from (the student's start) and teacher (checkpoints)."""
 
-    recipe_version: ClassVar[int] = 1
+    recipe_version: ClassVar[int] = 2
 
     stage: DMD2Stage

@@ -43,10 +43,11 @@ class DMD2:
 
     def losses(self, batch: Batch, step: int) -> Iterator[Loss]:
         """The student's loss at its turn, then the fake score's, then the discriminator's, which follow the student."""
-        first = self.stage.regression.steps
-        turn = step >= first and (step - first) % self.stage.student_every == 0
+        first, every = self.stage.regression.steps, self.stage.student_every
         if step < first:
             yield self.regression_loss(batch, step)
+            return
+        turn = (step - first) % every == every - 1  # the fake score gets to know the student first
         with torch.set_grad_enabled(turn):
             x0 = self.pictures(batch, step)
         if turn:
