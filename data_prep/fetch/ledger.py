@@ -42,25 +42,25 @@ class FailureLedger:
     """Failures by row and URL; the latest failure of one URL of a row counts."""
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self._entries: dict[str, dict[str, Entry]] = {}  # by row and URL
         for entry in entries:
             self.add(entry.row, entry.failure)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(len(of_row) for of_row in self._entries.values())
 
     def __iter__(self) -> Iterator[Entry]:
         """Entries by row and URL, so that equal ledgers give equal files."""
-        return iter(sorted(self._entries.values(), key=lambda entry: (entry.row, entry.failure.url)))
+        for _, of_row in sorted(self._entries.items()):
+            yield from (entry for _, entry in sorted(of_row.items()))
 
     def add(self, row: str, failure: FetchFailure) -> None:
         """Note a failure, in place of an earlier one."""
-        self._entries[row, failure.url] = Entry(row, failure)
+        self._entries.setdefault(row, {})[failure.url] = Entry(row, failure)
 
     def resolve(self, row: str) -> None:
         """Forget a row that was fetched after all."""
-        for key in [key for key in self._entries if key[0] == row]:
-            del self._entries[key]
+        self._entries.pop(row, None)
 
     def counts(self) -> dict[Reason, int]:
         """Failures by reason, most first."""

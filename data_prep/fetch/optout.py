@@ -12,7 +12,8 @@ def read_opt_out(robots_tags: Sequence[str], tdm: str | None, agent: str, words:
     """The reservation that applies to us, or None.
 
     X-Robots-Tag holds directives separated by commas; `name: directive` addresses it, and what follows in the same
-    header, to one agent. `none` means noindex (and nofollow). TDM-Reservation is `1` where rights are reserved (W3C TDMRep).
+    header, to one agent. `none` means noindex (and nofollow). TDM-Reservation is `1` where rights are reserved
+    (W3C TDMRep).
 
     Args:
         robots_tags: values of all X-Robots-Tag headers.

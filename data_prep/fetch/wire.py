@@ -136,7 +136,7 @@ class Connection:
         if coding not in ("", "chunked"):
             raise FetchError("http_invalid", f"Transfer-Encoding {coding[:40]!r}", status=head.status)
         if coding:
-            pieces = self._chunks(2 * limit + BLOCK, deadline)
+            pieces = self._chunks(deadline)
         elif length is not None:
             if length > limit and not cut:
                 raise FetchError("too_large", f"{length} bytes announced (limit {limit})", status=head.status)
@@ -218,25 +218,27 @@ class Connection:
         while block := self._receive_or_end(BLOCK, deadline):
             yield block
 
-    def _chunks(self, raw_limit: int, deadline: Deadline) -> Iterator[bytes]:
-        """Chunked coding; `raw_limit` bounds what many small chunks with long extensions can cost."""
+    def _chunks(self, deadline: Deadline) -> Iterator[bytes]:
+        """Chunked coding. What small chunks with long extensions can cost is bounded by the content."""
+        allowed = BLOCK  # bytes of framing
         while True:
             line = self._line(deadline)
             match = _CHUNK.fullmatch(line)
             if not match:
                 raise FetchError("http_invalid", f"chunk size {line[:20]!r}")
             size = int(match[1], 16)
-            raw_limit -= len(line) + 4
-            if raw_limit < 0:
+            allowed += 8 * size - len(line)
+            if allowed < 0:
                 raise FetchError("http_invalid", "more framing than content")
             if not size:
                 break
             yield from self._take(size, deadline)
             if self._line(deadline):
                 raise FetchError("http_invalid", "a chunk that is longer than its size")
+        allowed = BLOCK
         while line := self._line(deadline):  # trailers
-            raw_limit -= len(line) + 2
-            if raw_limit < 0:
+            allowed -= len(line)
+            if allowed < 0:
                 raise FetchError("http_invalid", "endless trailers")
 
     def _line(self, deadline: Deadline) -> bytes:
