@@ -1,4 +1,4 @@
-"""`Candidate`: a record with its pictures decoded and measured, which filters judge; and `apply`, which runs row filters."""
+"""`Candidate`: a decoded and measured record, which filters judge; and `apply`, which runs row filters."""
 
 from __future__ import annotations
 
