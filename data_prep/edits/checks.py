@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
-from data_prep.edits.config import EditChecksConfig
+import numpy as np
+
+from data_prep.edits.background import background_problem, preservation
+from data_prep.edits.change import ChangeMask, change_mask, change_problem
+from data_prep.edits.config import Change, EditChecksConfig
+from data_prep.edits.foreground import foreground_mask
 from data_prep.edits.integrity import instruction_problem, picture_problem
+from data_prep.edits.pair import Pair, dilate
+from data_prep.edits.quality import damage, quality_problem
+from data_prep.edits.registration import register
+from data_prep.edits.scores import score_problem
+from data_prep.edits.type_rules import type_problem, type_signs
 from data_prep.edits.verdict import EditVerdict, Mask, Pixels
-from data_prep.edits.vocabulary import EditType
+from data_prep.edits.vocabulary import EditType, scope_of
+
+Problem = tuple[str, str]  # reason and detail
 
 
 class EditChecks:
@@ -35,10 +48,72 @@ class EditChecks:
             scores: figures of models by name; they enter the measures.
             exhaustive: run all checks even after one has failed, for calibration.
         """
+        measures = dict(scores or {})
+        found: list[Problem] = []
+        problem = self._integrity(source, target, instruction, mask)
+        if problem:
+            return EditVerdict(*problem, measures, None, (problem[0],))
+        for problem in self._problems(source, target, edit_type, mask, measures):
+            if problem:
+                found.append(problem)
+                if not exhaustive:
+                    break
+        foreground = None
+        if not found and self.config.foreground is not None:
+            foreground = foreground_mask([source], target, self.config.foreground)
+            if foreground is None:
+                found.append(("foreground_too_small", f"below {self.config.foreground.min_area} of the picture"))
+            else:
+                measures["foreground_area"] = float(foreground.mean())
+        reason, detail = found[0] if found else (None, "")
+        return EditVerdict(reason, detail, measures, foreground, tuple(name for name, _ in found))
+
+    def _integrity(self, source: Pixels, target: Pixels, instruction: str, mask: Mask | None) -> Problem | None:
         problem = instruction_problem(instruction, self.config.integrity) or picture_problem(
             source, target, self.config.integrity.min_side
         )
-        measures = dict(scores or {})
-        if problem:
-            return EditVerdict(problem[0], problem[1], measures, None, (problem[0],))
-        return EditVerdict(None, "", measures, None)
+        if problem is None and mask is not None and mask.shape != source.shape[:2]:
+            return "mask_geometry", f"mask is {list(mask.shape)}, the pictures are {list(source.shape[:2])}"
+        return problem
+
+    def _problems(
+        self, source: Pixels, target: Pixels, edit_type: EditType, mask: Mask | None, measures: dict[str, float]
+    ) -> Iterator[Problem | None]:
+        """What each configured check says, one after the other; measures are filled on the way."""
+        config, scope = self.config, scope_of(edit_type)
+        if config.scores is not None:
+            yield score_problem(measures, config.scores)
+        if config.registration is not None and scope != "unknown":
+            motion = register(source, target)
+            measures |= asdict(motion)
+            if motion.agreement >= config.registration.min_agreement:
+                if motion.shift > config.registration.max_shift:
+                    yield "shifted", f"the picture moved by {motion.shift:.2f} px of 256"
+                if abs(motion.zoom) > config.registration.max_zoom:
+                    yield "zoomed", f"the picture is scaled by {1 + motion.zoom:.4f}"
+        if all(part is None for part in (config.change, config.background, config.quality, config.types)):
+            return
+        pair = Pair(source, target, mask, config.side)
+        change = change_mask(pair, config.change or Change())
+        measures |= {f"change_{name}": value for name, value in asdict(change).items() if name != "mask"}
+        if config.change is not None:
+            yield change_problem(change, edit_type, config.change)
+        unchanged = self._unchanged(pair, change) if scope == "local" else None
+        if config.background is not None and unchanged is not None and unchanged.any():
+            kept = preservation(pair, unchanged)
+            measures |= {f"background_{name}": value for name, value in asdict(kept).items()}
+            yield background_problem(kept, config.background)
+        if config.quality is not None:
+            enough = unchanged is not None and unchanged.mean() > 0.05
+            found = damage(pair, unchanged if enough else None)
+            measures |= asdict(found)
+            yield quality_problem(found, enough, config.quality)
+        if config.types is not None:
+            signs = type_signs(pair, change.mask)
+            measures |= asdict(signs)
+            yield type_problem(signs, edit_type, config.types)
+
+    @staticmethod
+    def _unchanged(pair: Pair, change: ChangeMask) -> Mask:
+        """What a local edit must leave alone: outside of the given mask, else of its own change, with a margin."""
+        return np.asarray(~dilate(change.mask if pair.given is None else pair.given, pair.margin))

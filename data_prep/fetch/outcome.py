@@ -27,7 +27,7 @@ Reason = Literal[
     "encoded",  # a Content-Encoding that we did not ask for
     "html",  # a page instead of a picture
     "robots_txt",
-    "robots_unreachable",  # robots.txt could not be read, so nothing may be fetched for now: transient
+    "robots_unreachable",  # robots.txt could not be read, so nothing may be fetched: as transient as its cause
     "opt_out",  # X-Robots-Tag or TDM-Reservation
     "unexpected",  # a fault of ours
 ]
@@ -64,3 +64,38 @@ class FetchFailure:
 
 
 Outcome: TypeAlias = Fetched | FetchFailure
+
+
+class FetchError(Exception):
+    """A `FetchFailure` on its way up, before it knows its URL."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        transient: bool = False,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.reason: Reason = reason
+        self.detail = detail
+        self.transient = transient
+        self.status = status
+        self.retry_after = retry_after
+
+    def failure(self, url: str) -> FetchFailure:
+        """The outcome for a URL."""
+        return FetchFailure(url, self.reason, self.detail[:500], self.transient, self.status, self.retry_after)
+
+    @classmethod
+    def again(cls, failure: FetchFailure) -> FetchError:
+        """The error of a failure that is remembered."""
+        return cls(
+            failure.reason,
+            failure.detail,
+            transient=failure.transient,
+            status=failure.status,
+            retry_after=failure.retry_after,
+        )

@@ -1,0 +1,65 @@
+"""How well a local edit left the rest alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data_prep.edits.config import Background
+from data_prep.edits.pair import Pair
+from data_prep.edits.verdict import Array, Mask
+
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al. 2004
+
+
+def ssim_map(first: Array, second: Array) -> Array:
+    """Structural similarity per px of two luma pictures 0..255, Gaussian window of 11 px and sigma 1.5."""
+
+    def blur(image: Array) -> Array:
+        return np.asarray(cv2.GaussianBlur(image, (11, 11), 1.5), np.float32)
+
+    mean_1, mean_2 = blur(first), blur(second)
+    square_1, square_2, product = mean_1 * mean_1, mean_2 * mean_2, mean_1 * mean_2
+    variance = blur(first * first) + blur(second * second) - square_1 - square_2
+    covariance = blur(first * second) - product
+    return np.asarray(
+        (2 * product + _C1) * (2 * covariance + _C2) / ((square_1 + square_2 + _C1) * (variance + _C2)), np.float32
+    )
+
+
+@dataclass(frozen=True)
+class Preservation:
+    """Likeness of the two pictures where nothing should change."""
+
+    area: float  # share of the picture that is background
+    ssim: float
+    psnr: float  # dB, at most 60
+    lab_shift: float  # length of the mean CIELAB difference
+
+
+def preservation(pair: Pair, background: Mask) -> Preservation:
+    """Measure inside `background` [H, W], which must not be empty."""
+    error = (pair.target.astype(np.float32) - pair.source)[background]
+    mean_square = max(float((error**2).mean()), 255**2 / 10**6)
+    drift = (pair.target_lab - pair.source_lab)[background].mean(0)
+    return Preservation(
+        area=float(background.mean()),
+        ssim=float(ssim_map(pair.source_gray, pair.target_gray)[background].mean()),
+        psnr=float(10 * np.log10(255**2 / mean_square)),
+        lab_shift=float(np.linalg.norm(drift)),
+    )
+
+
+def background_problem(kept: Preservation, config: Background) -> tuple[str, str] | None:
+    """Reason and detail: `background_colour`, `background_structure` or `background_noise`."""
+    if kept.area < config.min_area:
+        return None
+    if kept.lab_shift > config.max_lab_shift:
+        return "background_colour", f"the background's mean colour moved by {kept.lab_shift:.1f} CIELAB"
+    if kept.ssim < config.min_ssim:
+        return "background_structure", f"SSIM of the background is {kept.ssim:.3f}, the least is {config.min_ssim}"
+    if kept.psnr < config.min_psnr:
+        return "background_noise", f"PSNR of the background is {kept.psnr:.1f} dB, the least is {config.min_psnr}"
+    return None
