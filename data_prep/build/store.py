@@ -38,6 +38,10 @@ class Store(Protocol):
         """A whole file. FileNotFoundError: it is not there."""
         ...
 
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy a file to a local path. FileNotFoundError: it is not there."""
+        ...
+
     def ranges(self) -> RangeReader:
         """A reader of parts of files."""
         ...
@@ -115,6 +119,10 @@ class FolderStore:
     def read(self, name: str) -> bytes:
         """See `Store`."""
         return (self.root / name).read_bytes()
+
+    def fetch(self, name: str, path: Path) -> None:
+        """See `Store`."""
+        shutil.copyfile(self.root / name, path)
 
     def ranges(self) -> FolderReader:
         """See `Store`."""
