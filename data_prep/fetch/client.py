@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 import threading
@@ -44,12 +45,9 @@ class Client:
         self._config = config
         self._resolver = resolver
         self._gates = gates
-        try:
-            self._tls = ssl.create_default_context(cafile=config.ca_file)
-        except OSError as error:
-            raise ConfigError(
-                f"fetch.ca_file: {config.ca_file} is no readable PEM file of authorities: {error}"
-            ) from None
+        self._tls: ssl.SSLContext | None = None
+        if config.ca_file and not os.access(config.ca_file, os.R_OK):
+            raise ConfigError(f"fetch.ca_file: {config.ca_file} cannot be read; give a PEM file of authorities")
         self._idle: dict[str, list[tuple[float, Connection]]] = {}  # by origin, oldest first
         self._num_idle = 0
         self._lock = threading.Lock()
@@ -148,10 +146,17 @@ class Client:
             if target.scheme == "http":
                 return sock
             sock.settimeout(min(self._config.connect_timeout, deadline.left()))  # bounds the handshake as a whole
-            return self._tls.wrap_socket(sock, server_hostname=target.host)
+            return self._context().wrap_socket(sock, server_hostname=target.host)
         except BaseException:
             sock.close()
             raise
+
+    def _context(self) -> ssl.SSLContext:
+        """Made once and late: reading the system's authorities is slow."""
+        with self._lock:
+            if self._tls is None:
+                self._tls = ssl.create_default_context(cafile=self._config.ca_file)
+            return self._tls
 
     def _take_idle(self, origin: str) -> Connection | None:
         while True:

@@ -29,7 +29,7 @@ class Placement:
 def buckets(config: BucketConfig) -> tuple[tuple[int, int], ...]:
     """All (width, height) with sides that are multiples, at most `pixels` pixels and aspect within the bound.
 
-    Of those with one shorter side only the longest, which wastes least of the budget. From the tallest to the widest.
+    The largest square, and of those with one shorter side the longest. From the tallest to the widest.
 
     Raises:
         ValueError: the budget is too small for a single bucket.
@@ -43,7 +43,7 @@ def buckets(config: BucketConfig) -> tuple[tuple[int, int], ...]:
         short = min(config.pixels // long // step * step, long)
         if long <= config.max_aspect * short:
             longest[short] = long
-    shapes = {shape for short, long in longest.items() for shape in ((long, short), (short, long))}
+    shapes = {(square, square)}.union(*({(long, short), (short, long)} for short, long in longest.items()))
     return tuple(sorted(shapes, key=lambda shape: shape[0] / shape[1]))
 
 

@@ -47,7 +47,7 @@ class Header:
     bits: int  # per sample: 8 or 16 (1-bit pictures are read as 8)
     alpha: bool  # an alpha channel, or a transparent colour
     frames: int  # of an animation or of pages; 2 where the format only says that there are more
-    orientation: int  # EXIF, 1 to 8; 1 where the file does not say or the reader applies it by itself (TIFF, AVIF)
+    orientation: int  # EXIF, 1 to 8; 1 where the file does not say or the reader applies it by itself (TIFF)
     icc: bytes | None = field(repr=False)  # embedded colour profile
 
     @property
@@ -93,7 +93,7 @@ def open_image(content: bytes, config: DecodeConfig) -> tuple[ImageFile.ImageFil
         icc = image.info.get("icc_profile")
     if frames > 1 and config.animated == "reject":
         raise MediaError("animated", f"{kind} with {frames} or more frames")
-    orientation = 1 if kind in ("TIFF", "AVIF") else exif_orientation(image.info.get("exif"))
+    orientation = 1 if kind == "TIFF" else exif_orientation(image.info.get("exif"))
     width, height = image.size[::-1] if orientation >= 5 else image.size
     deep = image.mode.startswith("I;16") or (kind == "PNG" and content[24:25] == b"\x10") or _tiff_bits(image) > 8
     bits = 16 if deep else 8

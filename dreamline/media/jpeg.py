@@ -17,16 +17,16 @@ from dreamline.media.errors import MediaError, refusing
 try:
     import simplejpeg
 except ImportError:
-    simplejpeg = None  # type: ignore[assignment]
+    simplejpeg = None
 try:
     import cv2 as cv2  # for its neighbours, too
 
     cv2.setNumThreads(1)  # workers are processes; more threads than that only disturb each other
 except ImportError:
-    cv2 = None
+    cv2 = None  # type: ignore[assignment]
 
-# libjpeg's warnings that leave no mark on the picture.
-_HARMLESS = ("extraneous bytes before marker 0xd9", "invalid sos parameters", "unknown adobe color transform")
+# libjpeg's warnings that leave no mark on the picture. (Extraneous bytes do: they are what damage looks like.)
+_HARMLESS = ("invalid sos parameters", "unknown adobe color transform")
 
 Size = tuple[int, int]
 

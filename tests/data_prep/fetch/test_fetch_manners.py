@@ -213,19 +213,19 @@ def test_retry_after_is_honoured_up_to_a_cap(site, make_fetcher, make_answer) ->
     assert time.monotonic() - start > 1.0
 
 
-@pytest.mark.parametrize(("rate", "share", "expected"), [(20, 1, 20), (40, 2, 20)])
+@pytest.mark.parametrize(("rate", "share", "expected"), [(10, 1, 10), (20, 2, 10)])
 def test_rate_of_a_host(site, make_fetcher, make_answer, rate: float, share: int, expected: float) -> None:
     site.pages["*"] = make_answer()
     fetcher = make_fetcher(share=share, host_rate=rate)
-    threads = [threading.Thread(target=lambda: [fetcher.fetch(f"{site.url}/x") for _ in range(4)]) for _ in range(5)]
+    threads = [threading.Thread(target=lambda: [fetcher.fetch(f"{site.url}/x") for _ in range(3)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     times = sorted(moment for moment, _, _ in site.requests)
-    assert len(times) == 20
-    measured = 19 / (times[-1] - times[0])
-    assert 0.5 * expected < measured <= 1.1 * expected, measured
+    assert len(times) == 12
+    measured = 11 / (times[-1] - times[0])
+    assert 0.2 * expected < measured <= 1.1 * expected, measured  # a busy machine may be slower, never faster
 
 
 @pytest.mark.parametrize(("share", "most"), [(1, 4), (2, 2), (100, 1)])
