@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,11 @@ class BuildConfig(Config):
     def source_names(self) -> list[str]:
         """One name per source, for the manifest."""
         return [source.name or f"{source.kind}-{number}" for number, source in enumerate(self.sources)]
+
+    @property
+    def num_workers(self) -> int:
+        """Tasks at a time."""
+        return self.workers or len(os.sched_getaffinity(0))
 
     def content(self) -> dict[str, Any]:
         """The part that decides what comes out."""

@@ -142,7 +142,12 @@ def reject_repeated_keys(staged: Staged, refusals: Refusals) -> None:
 
 
 def plan_shards(
-    staged: Staged, kept: NDArray[np.bool_], config: ShardConfig, name: str, numbers: dict[Group, int]
+    staged: Staged,
+    kept: NDArray[np.bool_],
+    config: ShardConfig,
+    name: str,
+    numbers: dict[Group, int],
+    weights: NDArray[np.float64] | None = None,
 ) -> list[ShardPlan]:
     """Sort by group and key, and cut where a shard is full.
 
@@ -152,6 +157,7 @@ def plan_shards(
         config: size of shards.
         name: first part of the names.
         numbers: the next free number per group; counted up.
+        weights: sampling weight per sample, if there are any.
     """
     names = [(group.negative, group.kind, group.bucket or "") for group in staged.groups]
     rank = np.argsort(np.asarray(sorted(range(len(names)), key=names.__getitem__), np.int64))
@@ -165,7 +171,8 @@ def plan_shards(
         spans, pack = np.unique(staged.span[samples], return_inverse=True)
         packs = [staged.packs[span] for span in spans.tolist()]
         places = (staged.offset[samples], staged.size[samples], staged.head[samples])
-        plans.append(ShardPlan(len(plans), group.stem(name, number), group, packs, pack, *places))
+        weight = None if weights is None else weights[samples]
+        plans.append(ShardPlan(len(plans), group.stem(name, number), group, packs, pack, *places, weight))
     return plans
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from data_prep.build.config import BuildConfig, ImageConfig
 from data_prep.build.resolve import Resolved, row_id, sample_key
 from data_prep.edits.foreground import encode_mask
 from data_prep.edits.vocabulary import edit_type_of
-from data_prep.filters.candidate import Candidate, hash_pixels
+from data_prep.filters.candidate import Candidate
 from data_prep.record import Record
 from dreamline.data.sample import Sample
 from dreamline.media.buckets import choose_bucket, choose_pair_bucket
@@ -183,6 +184,11 @@ def _facts(prepared: Prepared, image: Encoded, source: Encoded | None, sample: S
     }
 
 
+def hash_pixels(pixels: NDArray[np.uint8]) -> str:
+    """Hash that tells pictures apart by what they show, whatever file they came in."""
+    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
 def plain(text: str) -> str:
     """A text that can be written as UTF-8: lone surrogates (from odd file names and JSON) become question marks."""
     return text.encode("utf-8", "replace").decode()
@@ -195,7 +201,7 @@ def clean(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {clean(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
+        return type(value)(clean(item) for item in value)
     return value
 
 

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data_prep.build.config import BuildConfig
+from data_prep.build.known import Known
 from data_prep.build.pack import IGNORED, KEPT, NEGATIVE, REJECTED, Packed, Part, stage_part
 from data_prep.build.prepare import Prepared, clean, prepare, to_sample
 from data_prep.build.resolve import IN_DATASET, Dropped, Resolved, Row, resolve, sample_key
-from data_prep.build.retry import read_retries
+from data_prep.build.retry import RetrySpan, read_retries
 from data_prep.build.store import open_store
 from data_prep.build.thumbnail import thumbnail
 from data_prep.edits.checks import EditChecks
@@ -40,23 +38,7 @@ class SpanTask:
 
     name: str  # unique in the build; sorts in the order of the sources
     source: int  # which of the configuration's; -1 for failures that are tried again
-    span: Span
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the data set holds already: first halves of sorted hashes, so that tens of millions fit in memory."""
-
-    keys: NDArray[np.bytes_]  # S16
-    rows: NDArray[np.bytes_]
-
-    def has_key(self, key: str) -> bool:
-        """Whether a sample of this key is there."""
-        return _contains(self.keys, key)
-
-    def has_row(self, identity: str) -> bool:
-        """Whether a row of this `row_id` was fetched and kept."""
-        return _contains(self.rows, identity)
+    span: Span | RetrySpan
 
 
 @dataclass(frozen=True)
@@ -83,11 +65,11 @@ class Processing:
 
     def _rows(self, task: SpanTask) -> Iterator[tuple[str, Iterable[Record | Problem]]]:
         """Rows of a span, by source."""
-        if task.source >= 0:
+        if isinstance(task.span, RetrySpan):
+            yield from read_retries(open_store(self.config.output), task.span)
+        else:
             reader = open_source(self.config.sources[task.source])
             yield self.config.source_names[task.source], reader.read(task.span)
-        else:
-            yield from read_retries(open_store(self.config.output), task.span)
 
 
 class _Span:
@@ -236,9 +218,3 @@ def record_json(record: Record) -> str | None:
 def _fetcher(config: Any, share: int) -> Fetcher:
     """One fetcher per process, so that connections and what is known of hosts outlive a span."""
     return Fetcher(config, share)
-
-
-def _contains(hashes: NDArray[np.bytes_], wanted: str) -> bool:
-    value = np.bytes_(bytes.fromhex(wanted)[:16])
-    place = int(np.searchsorted(hashes, value))
-    return place < len(hashes) and hashes[place] == value

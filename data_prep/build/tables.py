@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.build.pack import IGNORED, KEPT, index_name, index_schema, read_index
+from data_prep.build.known import Known
 from data_prep.build.plan import Refusals, ShardPlan, Staged
 from data_prep.build.shard import manifest_schema, part_name
 from data_prep.build.store import FolderStore, Store, publish_file, scratch_file
@@ -92,9 +93,9 @@ class RejectTables:
         status = table.column("status").to_pylist()
         if failures:
             rows = [i for i, url in enumerate(table.column("failed_url").to_pylist()) if url is not None]
-            return table.select(columns).take(rows)
+            return table.select(columns).take(np.asarray(rows, np.int64))
         rows = [i for i, value in enumerate(status) if i in late or value not in (KEPT, IGNORED)]
-        chosen = table.select(columns).take(rows)
+        chosen = table.select(columns).take(np.asarray(rows, np.int64))
         if late:
             for at, name in ((0, "reason"), (1, "detail")):
                 values = chosen.column(name).to_pylist()
@@ -122,6 +123,21 @@ class RejectTables:
         tables = (read_index(self.store, index_name(self.prefix, span), ["source", "row"]) for span in self.spans)
         parts = [row_hashes(table) for table in tables]
         return np.unique(np.concatenate(parts)) if parts else np.zeros(0, "S16")
+
+
+def known_hashes(store: Store, before: CollectionInfo | None) -> Known:
+    """What a version holds: keys, and rows that need not be fetched again."""
+    import pyarrow.parquet as pq
+
+    found: dict[str, list[NDArray[np.bytes_]]] = {"key": [], "row_id": []}
+    for entry in before.manifests if before is not None else ():
+        with local_file(store, entry.name) as path:
+            for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=list(found)):
+                for name, parts in found.items():
+                    values = [value for value in batch.column(name).to_pylist() if value is not None]
+                    parts.append(np.asarray([bytes.fromhex(value) for value in values], "S16"))
+    keys, rows = (np.sort(np.concatenate(parts)) if parts else np.zeros(0, "S16") for parts in found.values())
+    return Known(keys, rows)
 
 
 def row_hashes(table: Any) -> NDArray[np.bytes_]:

@@ -45,7 +45,7 @@ class ShardFile(FileEntry):
 class Increment(Config):
     """What one build added. `num_inputs` = `num_kept` + rejected + `num_ignored`: nothing vanishes."""
 
-    plan: str  # digest of what was asked for: configuration, sources, and what was there before
+    request: str  # digest of what was asked for, and of the files that it was asked of
     config: dict[str, Any]  # what was asked for
     retry: str | None = None  # the failures that were tried again, where that is what the build did
     num_inputs: int
