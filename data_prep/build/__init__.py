@@ -1,1 +1,1 @@
-"""Building a data set: sources are read, fetched, decoded and judged in parallel, then planned and written as shards."""
+"""Data sets from sources: rows are read, fetched, decoded and judged in parallel, then planned and written as shards."""

@@ -125,7 +125,7 @@ def read_staged(store: Store, prefix: str, spans: Sequence[str]) -> Staged:
         for name, values in part.items():
             columns.setdefault(name, []).append(values)
     merged = {name: np.concatenate(values) for name, values in columns.items()}
-    return Staged(list(spans), packs, list(groups), **merged)  # type: ignore[arg-type]
+    return Staged(list(spans), packs, list(groups), **merged)
 
 
 def reject_repeated_keys(staged: Staged, refusals: Refusals) -> None:
@@ -163,7 +163,7 @@ def plan_shards(
     rank = np.argsort(np.asarray(sorted(range(len(names)), key=names.__getitem__), np.int64))
     order = np.lexsort((staged.key, rank[staged.group])) if len(staged) else np.zeros(0, np.int64)
     order = order[kept[order]]
-    plans = []
+    plans: list[ShardPlan] = []
     for samples in _cut(order, staged, config):
         group = staged.groups[int(staged.group[samples[0]])]
         number = numbers.get(group, 0)

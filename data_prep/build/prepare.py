@@ -16,7 +16,6 @@ from data_prep.build.resolve import Resolved, row_id, sample_key
 from data_prep.edits.foreground import encode_mask
 from data_prep.edits.vocabulary import edit_type_of
 from data_prep.filters.candidate import Candidate
-from data_prep.record import Record
 from dreamline.data.sample import Sample
 from dreamline.media.buckets import choose_bucket, choose_pair_bucket
 from dreamline.media.decode import Decoded, Encoded, decode, encode
@@ -61,9 +60,8 @@ def prepare(resolved: Resolved, config: BuildConfig, source_name: str) -> Prepar
     if resolved.mask is not None:
         mask = _mask(resolved.mask, image, geometry or scaled_to(header.width, header.height))
     sha256, source_sha256 = resolved.sha256, resolved.source_sha256
-    hashes, source_hashes = phash_both(decoded.pixels), (None, None)
-    if source is not None:
-        source_hashes = phash_both(source.pixels)
+    hashes = phash_both(decoded.pixels)
+    source_hashes = (None, None) if source is None else phash_both(source.pixels)
     scores = {name: float(value) for name, value in record.scores.items()}
     smaller = min(((h.width, h.height) for h in (header, source_header) if h is not None), key=lambda s: s[0] * s[1])
     candidate = Candidate(

@@ -182,9 +182,9 @@ class _Span:
         self._add(resolved.ordinal, problem, candidate.record, row)
 
     def _add(self, ordinal: int, problem: Problem | None, record: Record | None, row: dict[str, Any]) -> None:
-        described: dict[str, Any] = {} if problem is None else {
-            "row": problem.row, "reason": problem.reason, "detail": problem.detail
-        }
+        described: dict[str, Any] = (
+            {} if problem is None else {"row": problem.row, "reason": problem.reason, "detail": problem.detail}
+        )
         if record is not None:
             described |= {
                 "row": record.row,
@@ -209,7 +209,9 @@ def row_filters(config: BuildConfig) -> Sequence[RowFilter]:
 
 def record_json(record: Record) -> str | None:
     """A record without bytes as JSON, to try it again; None where bytes came along."""
-    if any(picture is not None and picture.content is not None for picture in (record.image, record.source, record.mask)):
+    if any(
+        picture is not None and picture.content is not None for picture in (record.image, record.source, record.mask)
+    ):
         return None
     return json.dumps(dataclasses.asdict(record), sort_keys=True)
 

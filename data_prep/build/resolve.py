@@ -99,9 +99,7 @@ class _Waiting:
     urls: list[str] = field(default_factory=list)
 
 
-def _screen(
-    ordinal: int, row: Record | Problem, is_known: Callable[[str], bool]
-) -> Dropped | tuple[int, Record]:
+def _screen(ordinal: int, row: Record | Problem, is_known: Callable[[str], bool]) -> Dropped | tuple[int, Record]:
     if isinstance(row, Problem):
         return Dropped(ordinal, None, row)
     identity = row_id(row)

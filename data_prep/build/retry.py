@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from data_prep.record import Picture, Problem, Provenance, Record
 from dreamline.data.collection import CollectionInfo
 
 Only = Literal["all", "transient", "permanent"]
+ONLY: dict[str, Only] = {name: name for name in get_args(Only)}
 
 SPAN = 1000  # rows
 
@@ -33,7 +34,9 @@ def retry_spans(store: Store, info: CollectionInfo, only: Only) -> list[RetrySpa
     chosen: list[int] = []
     columns = ["transient", "record"]
     for number, batch in _batches(store, info.failures.name, columns):
-        for place, (transient, record) in enumerate(zip(*(batch.column(name).to_pylist() for name in columns), strict=True)):
+        for place, (transient, record) in enumerate(
+            zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+        ):
             if record is not None and (only == "all" or bool(transient) == (only == "transient")):
                 chosen.append(number + place)
     return [RetrySpan(info.failures.name, tuple(chosen[i : i + SPAN])) for i in range(0, len(chosen), SPAN)]

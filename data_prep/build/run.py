@@ -23,7 +23,7 @@ from data_prep.build.store import STAGING, Store, clear, open_store
 from data_prep.build.tables import RejectTables, fingerprint_of, known_hashes, write_manifest
 from data_prep.sources.reader import open_source
 from dreamline.cluster import connect, map_tasks
-from dreamline.config import ConfigError, digest
+from dreamline.config import ConfigError, apply_override, build, digest
 from dreamline.data.collection import CollectionInfo, Increment, ShardFile, TableEntry, parse_collection
 from dreamline.data.manifest import DATASET
 
@@ -78,9 +78,7 @@ def run_retry(config: BuildConfig, only: Only = "transient", say: Callable[[str]
     before = read_dataset(store)
     if before is None:
         raise ConfigError(f"{config.output}: no data set there, so nothing to try again; build it first")
-    spans = [
-        SpanTask(f"retry-{number:06d}", -1, span) for number, span in enumerate(retry_spans(store, before, only))
-    ]
+    spans = [SpanTask(f"retry-{number:06d}", -1, span) for number, span in enumerate(retry_spans(store, before, only))]
     return _run(config, spans, only, say)
 
 
@@ -94,6 +92,21 @@ def read_dataset(store: Store) -> CollectionInfo | None:
     return None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
 
 
+def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
+    """The configuration that a data set was last built by.
+
+    Raises:
+        ConfigError: there is no data set.
+    """
+    info = read_dataset(open_store(location))
+    if info is None:
+        raise ConfigError(f"{location}: no data set there; build it first, or name the YAML file of its build")
+    values = {**info.increments[-1].config, "output": location}
+    for item in overrides:
+        apply_override(values, item)
+    return build(BuildConfig, values, f"{location}/{DATASET}")
+
+
 def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Callable[[str], None]) -> Outcome:
     store = open_store(config.output)
     content = _published(store)
@@ -103,6 +116,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Ca
     request = digest({"config": config.content(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION})
     done = None if retry else _done(before, request)
     if before is not None and done is not None:
+        clear(store, f"{STAGING}/")
         say("nothing to do: the data set holds all of it")
         return Outcome(done, before, store.location)
     prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
@@ -145,7 +159,10 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Ca
             f"{increment.num_rejected} rejected and {increment.num_ignored} ignored; nothing was published"
         )
     info = _publish(config, store, before, increment, rejects, failures, content)
-    clear(store, prefix)
+    for old in (before.rejects, before.failures) if before is not None else ():
+        if old.name not in (rejects.name, failures.name):
+            store.delete(old.name)
+    clear(store, f"{STAGING}/")
     return Outcome(increment, info, store.location)
 
 
@@ -190,7 +207,7 @@ def _publish(
     failures: TableEntry,
     content: bytes | None,
 ) -> CollectionInfo:
-    """Make the increment part of the data set: dataset.json, last, and only on top of the version that we started from."""
+    """Make the increment part of the data set: dataset.json, last, and only on top of the version we started from."""
     increments = (*(before.increments if before else ()), increment)
     manifests = [(item.manifest, item.shards) for item in increments if item.manifest is not None]
     info = CollectionInfo(

@@ -1,4 +1,4 @@
-"""The second phase, one task per shard: samples come out of the packs in the planned order, and the tar is published."""
+"""The second phase, one task per shard: samples come out of the packs in the planned order, into a published tar."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Store(Protocol):
         ...
 
     def put_file(self, name: str, path: Path) -> None:
-        """Move a file of `scratch` to its name, as a whole; one that is there is replaced."""
+        """Move a file of `scratch` to its name, as a whole. The name tells the content: one that is there is equal."""
         ...
 
     def put_first(self, name: str, content: bytes) -> bool:
@@ -175,12 +175,15 @@ class FolderStore:
         path = self.root / name
         path.unlink(missing_ok=True)
         for parent in path.parents:  # folders exist only to hold files, as on S3
-            if parent == self.root or not parent.is_dir() or any(parent.iterdir()):
+            if parent == self.root:
                 break
-            parent.rmdir()
+            try:
+                parent.rmdir()
+            except OSError:  # not empty, or gone already
+                break
 
     def scratch(self) -> TemporaryDirectory[str]:
-        """See `Store`."""
+        """See `Store`. Left-overs of killed processes stay in `.staging/tmp` until `gc`, or the end of a build."""
         folder = self.root / STAGING / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
         return TemporaryDirectory(prefix=f"{os.getpid()}-{secrets.token_hex(4)}-", dir=folder)
@@ -232,14 +235,10 @@ def publish_file(store: Store, path: Path, name: str) -> tuple[str, str, int]:
     return target, digest, size
 
 
-def clear(store: Store, prefix: str) -> list[str]:
+def clear(store: Store, prefix: str) -> None:
     """Remove every file whose name begins with a prefix."""
-    names = list(store.names(prefix))
-    for name in names:
+    for name in store.names(prefix):
         store.delete(name)
-    if isinstance(store, FolderStore) and prefix.endswith("/"):
-        shutil.rmtree(store.root / prefix, ignore_errors=True)
-    return names
 
 
 @contextmanager

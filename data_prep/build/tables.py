@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.build.pack import IGNORED, KEPT, index_name, index_schema, read_index
 from data_prep.build.known import Known
+from data_prep.build.pack import IGNORED, KEPT, index_name, index_schema, read_index
 from data_prep.build.plan import Refusals, ShardPlan, Staged
 from data_prep.build.shard import manifest_schema, part_name
 from data_prep.build.store import FolderStore, Store, publish_file, scratch_file
@@ -51,7 +51,7 @@ def write_manifest(
 
 
 class RejectTables:
-    """Rejects and failures of the new version: what earlier builds left and this one did not see again, then its own."""
+    """Rejects and failures of a version: what earlier builds left and this one did not see again, then its own."""
 
     def __init__(self, store: Store, prefix: str, spans: Sequence[str], before: CollectionInfo | None) -> None:
         self.store, self.prefix, self.spans, self.before = store, prefix, spans, before
@@ -69,9 +69,7 @@ class RejectTables:
         """Those that could not be fetched."""
         return self._write("failures", FAILURE_COLUMNS, {})
 
-    def _write(
-        self, name: str, columns: Sequence[str], late: dict[str, dict[int, tuple[str, str]]]
-    ) -> TableEntry:
+    def _write(self, name: str, columns: Sequence[str], late: dict[str, dict[int, tuple[str, str]]]) -> TableEntry:
         import pyarrow as pa
         import pyarrow.parquet as pq
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 from dreamline.config import Config
+
+
 class SourceConfig(Config):
     kind: str
     path: str

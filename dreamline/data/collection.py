@@ -1,4 +1,4 @@
-"""What describes a data set that grows: `dataset.json` with one increment per build, each listing files that never change.
+"""What describes a data set that grows: `dataset.json`, one increment per build, each listing files that never change.
 
 Every file but `dataset.json` has a hash of its content in its name, so a reader that follows `dataset.json` sees one
 version of the whole, whatever is being written beside it.
@@ -115,7 +115,7 @@ def parse_collection(content: bytes, origin: str) -> CollectionInfo:
     try:
         values = json.loads(content)
     except ValueError as error:
-        raise ConfigError(f"{origin}: not readable as JSON ({error}); restore it, or build the data set again") from None
+        raise ConfigError(f"{origin}: not readable as JSON ({error}); restore it, or build again") from None
     version = values.get("schema_version") if isinstance(values, Mapping) else None
     if version != COLLECTION_VERSION:
         raise ConfigError(
