@@ -1,1 +1,1 @@
-"""Data sets from sources: rows are read, fetched, decoded and judged in parallel, then planned and written as shards."""
+"""Data sets: rows of sources are read, fetched, decoded and judged in parallel, then planned and written as shards."""

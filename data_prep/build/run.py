@@ -19,7 +19,7 @@ from data_prep.build.retry import Only, retry_spans
 from data_prep.build.rules import judge_together
 from data_prep.build.shard import Writing, read_entry
 from data_prep.build.statistics import count_inputs
-from data_prep.build.store import STAGING, Store, clear, open_store
+from data_prep.build.store import STAGING, Store, open_store
 from data_prep.build.tables import RejectTables, fingerprint_of, known_hashes, write_manifest
 from data_prep.sources.reader import open_source
 from dreamline.cluster import connect, map_tasks
@@ -116,7 +116,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Ca
     request = digest({"config": config.content(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION})
     done = None if retry else _done(before, request)
     if before is not None and done is not None:
-        clear(store, f"{STAGING}/")
+        store.clear(STAGING)
         say("nothing to do: the data set holds all of it")
         return Outcome(done, before, store.location)
     prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
@@ -135,7 +135,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Ca
         write_manifest(store, prefix, [plans[i] for i in chosen], [entries[i] for i in chosen], name)
         for chosen, name in ((good, "manifest"), (bad, "negatives-manifest"))
     ]
-    tables = RejectTables(store, prefix, [task.name for task in spans], before)
+    tables = RejectTables(store, prefix, [task.name for task in spans], before, config.report_samples)
     rejects, failures = tables.write_rejects(staged, verdicts.refusals), tables.write_failures()
     counts = count_inputs(store, prefix, staged, verdicts.refusals)
     increment = Increment(
@@ -162,7 +162,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Ca
     for old in (before.rejects, before.failures) if before is not None else ():
         if old.name not in (rejects.name, failures.name):
             store.delete(old.name)
-    clear(store, f"{STAGING}/")
+    store.clear(STAGING)
     return Outcome(increment, info, store.location)
 
 

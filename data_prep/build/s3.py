@@ -116,6 +116,14 @@ class S3Store:
         """See `Store`."""
         self._ask(lambda: self._client.delete_object(**self._at(name)), name)
 
+    def clear(self, folder: str) -> None:
+        """See `Store`."""
+        names = list(self.names(f"{folder}/"))
+        for start in range(0, len(names), 1000):
+            keys = [{"Key": self._prefix + name} for name in names[start : start + 1000]]
+            wanted = {"Objects": keys, "Quiet": True}
+            self._ask(lambda wanted=wanted: self._client.delete_objects(Bucket=self._bucket, Delete=wanted), folder)
+
     def scratch(self) -> TemporaryDirectory[str]:
         """See `Store`."""
         return TemporaryDirectory(prefix="dreamline-")

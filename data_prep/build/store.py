@@ -66,6 +66,10 @@ class Store(Protocol):
         """Remove a file; nothing happens where there is none."""
         ...
 
+    def clear(self, folder: str) -> None:
+        """Remove everything below a folder."""
+        ...
+
     def scratch(self) -> TemporaryDirectory[str]:
         """A local folder for files under way, which can be moved to their names cheaply. Removed with the block."""
         ...
@@ -182,6 +186,10 @@ class FolderStore:
             except OSError:  # not empty, or gone already
                 break
 
+    def clear(self, folder: str) -> None:
+        """See `Store`."""
+        shutil.rmtree(self.root / folder, ignore_errors=True)
+
     def scratch(self) -> TemporaryDirectory[str]:
         """See `Store`. Left-overs of killed processes stay in `.staging/tmp` until `gc`, or the end of a build."""
         folder = self.root / STAGING / "tmp"
@@ -233,12 +241,6 @@ def publish_file(store: Store, path: Path, name: str) -> tuple[str, str, int]:
     target = name.format(digest[:12])
     store.put_file(target, path)
     return target, digest, size
-
-
-def clear(store: Store, prefix: str) -> None:
-    """Remove every file whose name begins with a prefix."""
-    for name in store.names(prefix):
-        store.delete(name)
 
 
 @contextmanager

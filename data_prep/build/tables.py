@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.build.known import Known
-from data_prep.build.pack import IGNORED, KEPT, index_name, index_schema, read_index
+from data_prep.build.pack import IGNORED, KEPT, Packed, index_name, index_schema, pack_of, read_index, read_sample
 from data_prep.build.plan import Refusals, ShardPlan, Staged
 from data_prep.build.shard import manifest_schema, part_name
 from data_prep.build.store import FolderStore, Store, publish_file, scratch_file
+from data_prep.build.thumbnail import thumbnail_of
 from dreamline.data.collection import CollectionInfo, ShardFile, TableEntry, fingerprint_sorted
 
 BATCH = 1000  # rows held at a time
@@ -53,8 +55,12 @@ def write_manifest(
 class RejectTables:
     """Rejects and failures of a version: what earlier builds left and this one did not see again, then its own."""
 
-    def __init__(self, store: Store, prefix: str, spans: Sequence[str], before: CollectionInfo | None) -> None:
+    def __init__(
+        self, store: Store, prefix: str, spans: Sequence[str], before: CollectionInfo | None, num_shown: int
+    ) -> None:
         self.store, self.prefix, self.spans, self.before = store, prefix, spans, before
+        self.num_shown = num_shown  # pictures per reason
+        self._shown: Counter[str] = Counter()
         self._again = self._rows_of_this_build() if before is not None else np.zeros(0, "S16")
 
     def write_rejects(self, staged: Staged, refusals: Refusals) -> TableEntry:
@@ -99,9 +105,27 @@ class RejectTables:
                 values = chosen.column(name).to_pylist()
                 merged = [late[row][at] if row in late else value for row, value in zip(rows, values, strict=True)]
                 chosen = chosen.set_column(columns.index(name), name, pa.array(merged, pa.string()))
+            chosen = self._show(span, rows, late, chosen, columns)
             fates = ["rejected" if row in late else status[row] for row in rows]
             chosen = chosen.set_column(columns.index("status"), "status", pa.array(fates, pa.string()))
         return chosen
+
+    def _show(
+        self, span: str, rows: Sequence[int], late: dict[int, tuple[str, str]], chosen: Any, columns: Sequence[str]
+    ) -> Any:
+        """Add thumbnails of the first few samples of each reason that rules over the set rejected."""
+        import pyarrow as pa
+
+        table = read_index(self.store, index_name(self.prefix, span), ["offset", "size", "head", "tar_size"])
+        pack, places = pack_of(table), table.to_pylist()
+        pictures = chosen.column("thumbnail").to_pylist()
+        reader = self.store.ranges()
+        for number, row in enumerate(rows):
+            if row in late and self._shown[late[row][0]] < self.num_shown:
+                self._shown[late[row][0]] += 1
+                pictures[number] = thumbnail_of(read_sample(reader, pack, Packed(**places[row]))[1])
+        reader.close()
+        return chosen.set_column(columns.index("thumbnail"), "thumbnail", pa.array(pictures, pa.binary()))
 
     def _earlier(self, name: str) -> Iterator[Any]:
         """Rows of the version before that this build did not look at again."""
