@@ -56,10 +56,10 @@ class Site:
         with sock, sock.makefile("rb") as file:
             try:
                 while head := self._read_head(file):
-                    path = head.split(b" ")[1].decode()
+                    path = head.split(b" ")[1].decode("latin-1")
                     with self._lock:
                         nth = self.paths().count(path)
-                        self.requests.append((time.monotonic(), path, head.decode()))
+                        self.requests.append((time.monotonic(), path, head.decode("latin-1")))
                         self.busy += 1
                         self.max_busy = max(self.max_busy, self.busy)
                     try:
