@@ -83,7 +83,7 @@ def ranked(table: pa.Table) -> pa.Table:
 
 
 def groups(table: pa.Table) -> NDArray[np.int64]:
-    """[N]: rows of different groups are never duplicates. An edit's group is its instruction; other kinds are one each."""
+    """[N]: rows of different groups are never duplicates. An edit's group is its instruction; other kinds have one."""
     names: dict[tuple[str, ...], int] = {}
     kinds, texts = table["kind"].to_pylist(), table["text"].to_pylist()
     keys = [(kind, *words(text or "")) if kind == "edit" else (kind,) for kind, text in zip(kinds, texts, strict=True)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def near_pairs(left: Hashes, right: Hashes, distance: int) -> Pairs:
 def masks(distance: int, num_left: int, num_right: int) -> list[np.uint64]:
     """Which bits must agree, one mask per table; k is chosen for the least work at these sizes."""
     best: tuple[float, list[np.uint64]] = (math.inf, [])
-    for intact in range(0, 5):
+    for intact in range(5):
         choices = _choices(distance, intact)
         compared = sum(2.0 ** -int(np.bitwise_count(mask)) for mask in choices) * num_left * num_right
         work = compared + len(choices) * _SORT_COST * (num_left + num_right)
@@ -87,7 +87,7 @@ def _choices(distance: int, intact: int) -> list[np.uint64]:
     if intact == 0 or num_blocks > 64:
         return [np.uint64(0)]
     edges = [64 * block // num_blocks for block in range(num_blocks + 1)]
-    blocks = [((1 << high) - 1) ^ ((1 << low) - 1) for low, high in zip(edges, edges[1:], strict=False)]
+    blocks = [((1 << high) - 1) ^ ((1 << low) - 1) for low, high in pairwise(edges)]
     return [np.uint64(sum(chosen)) for chosen in combinations(blocks, intact)]
 
 
