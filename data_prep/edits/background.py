@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from data_prep.edits.config import Background
-from data_prep.edits.pair import Pair
-from data_prep.edits.verdict import Array, Mask
+from data_prep.edits.pair import Pair, mean_in
+from data_prep.edits.verdict import Array, Mask, Problem
 
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al. 2004
 
@@ -41,25 +42,22 @@ class Preservation:
 
 def preservation(pair: Pair, background: Mask) -> Preservation:
     """Measure inside `background` [H, W], which must not be empty."""
-    error = (pair.target.astype(np.float32) - pair.source)[background]
-    mean_square = max(float((error**2).mean()), 255**2 / 10**6)
-    drift = (pair.target_lab - pair.source_lab)[background].mean(0)
+    mean_square = max(float(mean_in(pair.signed**2, background).mean()), 255**2 / 10**6)
     return Preservation(
         area=float(background.mean()),
-        ssim=float(ssim_map(pair.source_gray, pair.target_gray)[background].mean()),
+        ssim=float(mean_in(ssim_map(pair.source_gray, pair.target_gray), background)[0]),
         psnr=float(10 * np.log10(255**2 / mean_square)),
-        lab_shift=float(np.linalg.norm(drift)),
+        lab_shift=float(np.linalg.norm(mean_in(pair.lab_signed, background))),
     )
 
 
-def background_problem(kept: Preservation, config: Background) -> tuple[str, str] | None:
+def background_problems(kept: Preservation, config: Background) -> Iterator[Problem]:
     """Reason and detail: `background_colour`, `background_structure` or `background_noise`."""
     if kept.area < config.min_area:
-        return None
+        return
     if kept.lab_shift > config.max_lab_shift:
-        return "background_colour", f"the background's mean colour moved by {kept.lab_shift:.1f} CIELAB"
+        yield "background_colour", f"the background's mean colour moved by {kept.lab_shift:.1f} CIELAB"
     if kept.ssim < config.min_ssim:
-        return "background_structure", f"SSIM of the background is {kept.ssim:.3f}, the least is {config.min_ssim}"
+        yield "background_structure", f"SSIM of the background is {kept.ssim:.3f}, the least is {config.min_ssim}"
     if kept.psnr < config.min_psnr:
-        return "background_noise", f"PSNR of the background is {kept.psnr:.1f} dB, the least is {config.min_psnr}"
-    return None
+        yield "background_noise", f"PSNR of the background is {kept.psnr:.1f} dB, the least is {config.min_psnr}"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from data_prep.edits.pair import dilate
 from data_prep.edits.verdict import Array, Mask, Pixels
@@ -98,7 +100,8 @@ def photo_pair(rng: np.random.Generator, edit_type: EditType, side: int = 512) -
     """An accepted edit of a photograph; the pictures carry noise, and some the traces of JPEG or of a decoder."""
     canvas = photo_background(rng, side)
     for _ in range(int(rng.integers(1, 4))):  # what stays
-        still = thing(rng, side, *rng.uniform(0.1, 0.9, 2) * side, rng.uniform(0.05, 0.12) * side)
+        x, y = rng.uniform(0.1, 0.9, 2) * side
+        still = thing(rng, side, x, y, rng.uniform(0.05, 0.12) * side)
         canvas = still.onto(canvas, _colour(rng))
     radius = rng.uniform(0.08, 0.2) * side
     x, y = rng.uniform(0.25, 0.75, 2) * side
@@ -134,14 +137,14 @@ def photo_pair(rng: np.random.Generator, edit_type: EditType, side: int = 512) -
         before = one.onto(canvas, colour)
         after = _restyle(rng, before) if edit_type == "style" else _relight(rng, before)
         mask = np.ones((side, side), bool)
-    noise = rng.normal(0, rng.uniform(0.5, 2.0), before.shape)
-    source, target = _quantise(before + noise), _quantise(after + noise)
+    noise = np.asarray(rng.normal(0, rng.uniform(0.5, 2.0), before.shape), np.float32)
+    source, target = quantise(before + noise), quantise(after + noise)
     trace = rng.integers(3)
     if trace == 1:
         source, target = jpeg(source, int(rng.integers(88, 97))), jpeg(target, int(rng.integers(88, 97)))
     elif trace == 2:  # a decoder softens a little and adds grain of its own
         soft = cv2.GaussianBlur(target.astype(np.float32), (0, 0), 0.4)
-        target = _quantise(soft + rng.normal(0, 0.8, soft.shape))
+        target = quantise(soft + rng.normal(0, 0.8, soft.shape))
     return EditPair(source, target, _INSTRUCTIONS[edit_type], edit_type, dilate(mask, 2), "photo")
 
 
@@ -157,10 +160,11 @@ def scene_pair(rng: np.random.Generator, side: int = 512) -> EditPair:
 def jpeg(pixels: Pixels, quality: int) -> Pixels:
     """The picture after a JPEG round trip."""
     _, content = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
 
 
-def _quantise(image: Array) -> Pixels:
+def quantise(image: npt.NDArray[Any]) -> Pixels:
+    """The nearest picture."""
     return np.asarray(np.rint(image).clip(0, 255), np.uint8)
 
 
@@ -190,7 +194,7 @@ def _write(canvas: Array, text: str, x: float, y: float, radius: float) -> Array
     scale = 1.8 * radius / width
     at = (int(x - width * scale / 2), int(y + height * scale / 2))
     thickness = max(2, round(radius / 20))
-    written = _quantise(canvas)
+    written = quantise(canvas)
     cv2.putText(written, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (30, 30, 40), thickness, cv2.LINE_AA)
     return written.astype(np.float32)
 

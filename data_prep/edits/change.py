@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 
 from data_prep.edits.config import Change
 from data_prep.edits.pair import Pair, dilate
-from data_prep.edits.verdict import Mask
+from data_prep.edits.verdict import Mask, Problem
 from data_prep.edits.vocabulary import EditType, scope_of
 
 SPECK = 2e-4  # share of the picture below which a piece of the change is noise
@@ -55,23 +56,22 @@ def change_mask(pair: Pair, config: Change) -> ChangeMask:
     )
 
 
-def change_problem(change: ChangeMask, edit_type: EditType, config: Change) -> tuple[str, str] | None:
+def change_problems(change: ChangeMask, edit_type: EditType, config: Change) -> Iterator[Problem]:
     """Reason and detail: `no_change`, `change_too_small`, `change_too_large`, `scattered` or `outside_mask`."""
     scope = scope_of(edit_type)
     area = change.area if scope == "local" else change.wide_area
     if max(change.area, change.wide_area) < config.min_area:
-        return "no_change", f"{change.wide_area:.4f} of the picture changed, a change is {config.min_area}"
+        yield "no_change", f"{change.wide_area:.4f} of the picture changed, a change is {config.min_area}"
     limits = {"local": config.local_area, "global": config.global_area, "background": config.background_area}
     if scope in limits:
         least, most = limits[scope]
         if area < least:
-            return "change_too_small", f"{area:.4f} of the picture changed, {edit_type} needs {least}"
+            yield "change_too_small", f"{area:.4f} of the picture changed, {edit_type} needs {least}"
         if area > most:
-            return "change_too_large", f"{area:.3f} of the picture changed, {edit_type} may change {most}"
+            yield "change_too_large", f"{area:.3f} of the picture changed, {edit_type} may change {most}"
     if scope != "local":
-        return None
+        return
     if change.in_given < config.min_in_mask:
-        return "outside_mask", f"{change.in_given:.2f} of the change is in the mask, at least {config.min_in_mask}"
+        yield "outside_mask", f"{change.in_given:.2f} of the change is in the mask, at least {config.min_in_mask}"
     if change.scatter > config.max_scatter:
-        return "scattered", f"{change.scatter:.2f} of the change is outside its three largest pieces"
-    return None
+        yield "scattered", f"{change.scatter:.2f} of the change is outside its three largest pieces"

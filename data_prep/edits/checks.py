@@ -7,20 +7,18 @@ from dataclasses import asdict
 
 import numpy as np
 
-from data_prep.edits.background import background_problem, preservation
-from data_prep.edits.change import ChangeMask, change_mask, change_problem
+from data_prep.edits.background import background_problems, preservation
+from data_prep.edits.change import ChangeMask, change_mask, change_problems
 from data_prep.edits.config import Change, EditChecksConfig
 from data_prep.edits.foreground import foreground_mask
 from data_prep.edits.integrity import instruction_problem, picture_problem
 from data_prep.edits.pair import Pair, dilate
-from data_prep.edits.quality import damage, quality_problem
+from data_prep.edits.quality import damage, quality_problems
 from data_prep.edits.registration import register
-from data_prep.edits.scores import score_problem
-from data_prep.edits.type_rules import type_problem, type_signs
-from data_prep.edits.verdict import EditVerdict, Mask, Pixels
+from data_prep.edits.scores import score_problems
+from data_prep.edits.type_rules import type_problems, type_signs
+from data_prep.edits.verdict import EditVerdict, Mask, Pixels, Problem
 from data_prep.edits.vocabulary import EditType, scope_of
-
-Problem = tuple[str, str]  # reason and detail
 
 
 class EditChecks:
@@ -54,10 +52,9 @@ class EditChecks:
         if problem:
             return EditVerdict(*problem, measures, None, (problem[0],))
         for problem in self._problems(source, target, edit_type, mask, measures):
-            if problem:
-                found.append(problem)
-                if not exhaustive:
-                    break
+            found.append(problem)
+            if not exhaustive:
+                break
         foreground = None
         if not found and self.config.foreground is not None:
             foreground = foreground_mask([source], target, self.config.foreground)
@@ -78,11 +75,11 @@ class EditChecks:
 
     def _problems(
         self, source: Pixels, target: Pixels, edit_type: EditType, mask: Mask | None, measures: dict[str, float]
-    ) -> Iterator[Problem | None]:
-        """What each configured check says, one after the other; measures are filled on the way."""
+    ) -> Iterator[Problem]:
+        """What the configured checks find, one after the other; measures are filled on the way."""
         config, scope = self.config, scope_of(edit_type)
         if config.scores is not None:
-            yield score_problem(measures, config.scores)
+            yield from score_problems(measures, config.scores)
         if config.registration is not None and scope != "unknown":
             motion = register(source, target)
             measures |= asdict(motion)
@@ -97,21 +94,21 @@ class EditChecks:
         change = change_mask(pair, config.change or Change())
         measures |= {f"change_{name}": value for name, value in asdict(change).items() if name != "mask"}
         if config.change is not None:
-            yield change_problem(change, edit_type, config.change)
+            yield from change_problems(change, edit_type, config.change)
         unchanged = self._unchanged(pair, change) if scope == "local" else None
         if config.background is not None and unchanged is not None and unchanged.any():
             kept = preservation(pair, unchanged)
             measures |= {f"background_{name}": value for name, value in asdict(kept).items()}
-            yield background_problem(kept, config.background)
+            yield from background_problems(kept, config.background)
         if config.quality is not None:
             enough = unchanged is not None and unchanged.mean() > 0.05
             found = damage(pair, unchanged if enough else None)
             measures |= asdict(found)
-            yield quality_problem(found, enough, config.quality)
+            yield from quality_problems(found, scope, config.quality)
         if config.types is not None:
             signs = type_signs(pair, change.mask)
             measures |= asdict(signs)
-            yield type_problem(signs, edit_type, config.types)
+            yield from type_problems(signs, edit_type, config.types)
 
     @staticmethod
     def _unchanged(pair: Pair, change: ChangeMask) -> Mask:

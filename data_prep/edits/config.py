@@ -21,8 +21,8 @@ class Integrity(Config):
 class Registration(Config):
     """Unintended shift and zoom of the whole picture, from phase correlation of tiles."""
 
-    max_shift: float = Field(0.4, gt=0, description="px, for a picture whose long side is 256 px")
-    max_zoom: float = Field(0.006, gt=0, description="|scale - 1|")
+    max_shift: float = Field(0.3, gt=0, description="px, for a picture whose long side is 256 px")
+    max_zoom: float = Field(0.004, gt=0, description="|scale - 1|")
     min_agreement: float = Field(
         0.4, gt=0, le=1, description="share of all tiles that must tell of the same motion, or nothing is concluded"
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from data_prep.edits.calibration_pairs import EditPair, jpeg
-from data_prep.edits.verdict import Pixels
+from data_prep.edits.calibration_pairs import EditPair, jpeg, quantise
+from data_prep.edits.verdict import Array, Pixels
 from data_prep.edits.vocabulary import EditType
 
 LOCAL: tuple[EditType, ...] = ("add", "remove", "replace", "recolour", "text", "move")
@@ -31,10 +31,6 @@ def _retarget(
     return lambda pair, rng: replace(pair, target=change(pair.target, rng))
 
 
-def _quantise(image: np.ndarray) -> Pixels:  # type: ignore[type-arg]
-    return np.asarray(np.rint(image).clip(0, 255), np.uint8)
-
-
 def _shift(px: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
     def apply(pixels: Pixels, rng: np.random.Generator) -> Pixels:
         angle = rng.uniform(0, 2 * np.pi)
@@ -53,7 +49,7 @@ def _zoom(factor: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
     return apply
 
 
-def _warp(pixels: Pixels, matrix: np.ndarray) -> Pixels:  # type: ignore[type-arg]
+def _warp(pixels: Pixels, matrix: Array) -> Pixels:
     size = pixels.shape[1::-1]
     return np.asarray(
         cv2.warpAffine(pixels, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT), np.uint8
@@ -63,7 +59,7 @@ def _warp(pixels: Pixels, matrix: np.ndarray) -> Pixels:  # type: ignore[type-ar
 def _tint(low: float, high: float) -> Callable[[Pixels, np.random.Generator], Pixels]:
     def apply(pixels: Pixels, rng: np.random.Generator) -> Pixels:
         direction = rng.normal(size=3)
-        return _quantise(pixels + rng.uniform(low, high) * direction / np.linalg.norm(direction))
+        return quantise(pixels + rng.uniform(low, high) * direction / np.linalg.norm(direction))
 
     return apply
 
@@ -99,7 +95,7 @@ def _seam(pair: EditPair, rng: np.random.Generator) -> EditPair:
     bottom, right = min(side - 12, ys.max() + pad[2]), min(side - 12, xs.max() + pad[3])
     target = pair.target.astype(np.float32)
     target[top:bottom, left:right] += rng.choice([-1, 1]) * rng.uniform(5, 11)
-    return replace(pair, target=_quantise(target))
+    return replace(pair, target=quantise(target))
 
 
 def _blur(pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -107,13 +103,13 @@ def _blur(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _noise(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    return _quantise(pixels + rng.normal(0, rng.uniform(8, 20), pixels.shape))
+    return quantise(pixels + rng.normal(0, rng.uniform(8, 20), pixels.shape))
 
 
 def _exposure(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     dark = rng.random() < 0.5
     image = pixels.astype(np.float32)
-    return _quantise((image - 130) * 2.2 if dark else image * rng.uniform(2.2, 3.0))
+    return quantise((image - 130) * 2.2 if dark else image * rng.uniform(2.2, 3.0))
 
 
 def _band(pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -125,7 +121,7 @@ def _band(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 def _saturation(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     grey = pixels.mean(2, keepdims=True)
-    return _quantise(grey + rng.uniform(1.8, 2.6) * (pixels - grey))
+    return quantise(grey + rng.uniform(1.8, 2.6) * (pixels - grey))
 
 
 def _relabel(*types: EditType) -> Callable[[EditPair, np.random.Generator], EditPair]:
@@ -146,16 +142,18 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     **{f"shift {px} px of 512": Corruption(_retarget(_shift(px)), _SHIFTED) for px in (1, 2, 3, 4, 6, 8)},
     **{f"zoom {factor}": Corruption(_retarget(_zoom(factor)), frozenset({"zoomed"})) for factor in (1.01, 1.02, 1.05)},
     "tint 8..11 levels": Corruption(_retarget(_tint(8, 11)), frozenset({"background_colour"})),
-    "tint 16..40 levels": Corruption(_retarget(_tint(16, 40)), frozenset({"background_colour", "change_too_large"})),
+    "tint 16..40 levels": Corruption(_retarget(_tint(16, 40)), frozenset({"background_colour"})),
     "no-op": Corruption(_no_op, frozenset({"no_change"}), (*LOCAL, "style", "global", "background")),
     "wrong region, mask given": Corruption(_wrong_region, frozenset({"outside_mask"}), with_mask=True),
     "seam": Corruption(_seam, frozenset({"seam"})),
     "blur": Corruption(_retarget(_blur), frozenset({"blurred"})),
     "noise": Corruption(_retarget(_noise), frozenset({"noisy"})),
-    "jpeg quality 8..20": Corruption(_retarget(lambda pixels, rng: jpeg(pixels, int(rng.integers(8, 21)))), frozenset({"blocky"})),
-    "clipped exposure": Corruption(_retarget(_exposure), frozenset({"clipped", "change_too_large"})),
+    "jpeg quality 8..20": Corruption(
+        _retarget(lambda pixels, rng: jpeg(pixels, int(rng.integers(8, 21)))), frozenset({"blocky"})
+    ),
+    "clipped exposure": Corruption(_retarget(_exposure), frozenset({"clipped"})),
     "border band": Corruption(_retarget(_band), frozenset({"border_band"})),
-    "saturation": Corruption(_retarget(_saturation), frozenset({"saturation", "change_too_large"})),
+    "saturation": Corruption(_retarget(_saturation), frozenset({"saturation"})),
     "label: add is remove": Corruption(_relabel("remove"), frozenset({"nothing_removed"}), ("add",)),
     "label: remove is add": Corruption(_relabel("add"), frozenset({"nothing_added"}), ("remove",)),
     "label: replace is recolour": Corruption(
@@ -163,9 +161,11 @@ CORRUPTIONS: Mapping[str, Corruption] = {
     ),
     "label: recolour is text": Corruption(_relabel("text"), frozenset({"no_text", "same_text"}), ("add", "recolour")),
     "label: local is style": Corruption(_relabel("style", "global"), frozenset({"change_too_small"})),
-    "label: local is background": Corruption(_relabel("background"), frozenset({"change_too_small", "background_kept"})),
+    "label: local is background": Corruption(
+        _relabel("background"), frozenset({"change_too_small", "background_kept"})
+    ),
     "label: style is local": Corruption(
         _relabel("add", "remove"), frozenset({"change_too_large", *_BACKGROUND}), ("style", "global", "background")
     ),
     "refusal": Corruption(_refusal, frozenset({"refusal", "no_instruction"})),
-}  # fmt: skip
+}

@@ -31,10 +31,28 @@ def lab(pixels: Pixels) -> Array:
 
 
 def gradient(image: Array) -> Array:
-    """Length of the Sobel gradient in levels per px, float32 [H, W]."""
+    """Length of the Sobel gradient over all channels, units of the image per px, [H, W, 3] -> [H, W]."""
     dx = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
     dy = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
-    return np.asarray(cv2.magnitude(dx, dy), np.float32)
+    return np.asarray(cv2.magnitude(vector_length(dx), vector_length(dy)), np.float32)
+
+
+def vector_length(vectors: Array) -> Array:
+    """Euclidean length, [H, W, 3] -> [H, W]."""
+    first, second, third = cv2.split(vectors)
+    return np.asarray(cv2.sqrt(first * first + second * second + third * third), np.float32)
+
+
+def channel_max(image: Array) -> Array:
+    """Largest of three channels, [H, W, 3] -> [H, W]."""
+    first, second, third = cv2.split(image)
+    return np.asarray(cv2.max(cv2.max(first, second), third))
+
+
+def mean_in(image: Array, mask: Mask) -> Array:
+    """Mean over the true pixels, per channel: [H, W] or [H, W, C] -> [C]; zeros for an empty mask."""
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    return np.asarray(cv2.mean(image, mask.view(np.uint8))[:channels], np.float32)
 
 
 def dilate(mask: Mask, radius: int) -> Mask:
@@ -60,7 +78,7 @@ class Pair:
     def margin(self) -> int:
         """Px at working size by which edits are taken to reach beyond their mask (about 1.5 % of the long side)."""
         height, width = self.source.shape[:2]
-        return max(2, round(0.015 * max(height, width)))
+        return max(2, round(0.015 * float(max(height, width))))
 
     @cached_property
     def source_gray(self) -> Array:
@@ -84,17 +102,26 @@ class Pair:
 
     @cached_property
     def source_edges(self) -> Array:
-        """Gradient of the source's luma."""
-        return gradient(self.source_gray)
+        """CIELAB gradient of the source: colour counts, so that an edge between equally bright things is seen."""
+        return gradient(self.source_lab)
 
     @cached_property
     def target_edges(self) -> Array:
-        """Gradient of the target's luma."""
-        return gradient(self.target_gray)
+        """CIELAB gradient of the target."""
+        return gradient(self.target_lab)
 
     @cached_property
     def difference(self) -> Array:
         """Largest difference of the three channels after a slight blur (noise is not a change), levels, [H, W]."""
         sigma = max(self.source.shape[:2]) / 256
-        signed = self.target.astype(np.float32) - self.source
-        return np.asarray(np.abs(cv2.GaussianBlur(signed, (0, 0), sigma)).max(2), np.float32)
+        return channel_max(np.abs(cv2.GaussianBlur(self.signed, (0, 0), sigma)))
+
+    @cached_property
+    def signed(self) -> Array:
+        """Target - source, levels, float32 [H, W, 3]."""
+        return np.asarray(cv2.subtract(self.target, self.source, dtype=cv2.CV_32F), np.float32)
+
+    @cached_property
+    def lab_signed(self) -> Array:
+        """Target - source in CIELAB."""
+        return self.target_lab - self.source_lab

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from data_prep.edits.config import Quality
-from data_prep.edits.pair import Pair, gray
-from data_prep.edits.verdict import Array, Mask, Pixels
+from data_prep.edits.pair import Pair, channel_max, gray, mean_in
+from data_prep.edits.verdict import Array, Mask, Pixels, Problem
+from data_prep.edits.vocabulary import Scope
 
 FAINT, PLAIN = 2.5, 32.0  # levels: a seam's step is stronger than the first, an object's edge than the second
+ACROSS = 0.7  # share of a row that must leave the colour of a band where the band ends
 FLAT = 2.0  # levels, standard deviation below which a border line is uniform
 
 
@@ -31,41 +34,54 @@ def damage(pair: Pair, unchanged: Mask | None) -> Damage:
     """Measure the pair; `unchanged` [H, W] is where an edit leaves the picture alone, None for the whole picture."""
     where: Mask = np.ones(pair.source.shape[:2], bool) if unchanged is None else unchanged
     side = min(pair.source.shape[:2])
-    laplacians = [np.asarray(cv2.Laplacian(g, cv2.CV_32F))[where] for g in (pair.source_gray, pair.target_gray)]
-    chroma = [np.hypot(lab[..., 1], lab[..., 2])[where].mean() for lab in (pair.source_lab, pair.target_lab)]
+    sharpness = [_sharpness(luma, where) for luma in (pair.source_gray, pair.target_gray)]
+    chroma = [mean_in(np.asarray(cv2.magnitude(*cv2.split(x)[1:])), where) for x in (pair.source_lab, pair.target_lab)]
+    clipped = [mean_in(_clipped(pixels), where) for pixels in (pair.source, pair.target)]
     return Damage(
-        sharpness=float((laplacians[1].var() + 4) / (laplacians[0].var() + 4)),
-        clipped=float(_clipped(pair.target)[where].mean() - _clipped(pair.source)[where].mean()),
+        sharpness=(sharpness[1] + 4) / (sharpness[0] + 4),
+        clipped=float(clipped[1][0] - clipped[0][0]),
         blockiness=blockiness(gray(pair.full_target)) - blockiness(gray(pair.full_source)),
         band=max(0, border_band(pair.target) - border_band(pair.source)) / side,
-        chroma=float(chroma[1] - chroma[0]),
+        chroma=float(chroma[1][0] - chroma[0][0]),
         seam=longest_seam(pair) / side,
     )
 
 
-def quality_problem(found: Damage, is_local: bool, config: Quality) -> tuple[str, str] | None:
-    """Reason and detail: `blurred`, `noisy`, `clipped`, `blocky`, `border_band`, `saturation` or `seam`."""
+def quality_problems(found: Damage, scope: Scope, config: Quality) -> Iterator[Problem]:
+    """Reason and detail: `blurred`, `noisy`, `clipped`, `blocky`, `border_band`, `saturation` or `seam`.
+
+    The looks of a new background are free, and so are steps in a new style.
+    """
+    is_local, is_free = scope == "local", scope in ("background", "unknown")
     low, high = config.sharpness if is_local else config.sharpness_global
-    if found.sharpness < low:
-        return "blurred", f"sharpness is {found.sharpness:.2f} of the source's, the least is {low}"
-    if found.sharpness > high:
-        return "noisy", f"sharpness is {found.sharpness:.2f} times the source's, the most is {high}"
+    if not is_free and found.sharpness < low:
+        yield "blurred", f"sharpness is {found.sharpness:.2f} of the source's, the least is {low}"
+    if not is_free and found.sharpness > high:
+        yield "noisy", f"sharpness is {found.sharpness:.2f} times the source's, the most is {high}"
     clipped = config.max_clipped if is_local else config.max_clipped_global
-    if found.clipped > clipped:
-        return "clipped", f"{found.clipped:.3f} more of the picture is black or white, the most is {clipped}"
+    if not is_free and found.clipped > clipped:
+        yield "clipped", f"{found.clipped:.3f} more of the picture is black or white, the most is {clipped}"
     if found.blockiness > config.max_blockiness:
-        return "blocky", f"blockiness grew by {found.blockiness:.2f}, the most is {config.max_blockiness}"
+        yield "blocky", f"blockiness grew by {found.blockiness:.2f}, the most is {config.max_blockiness}"
     if found.band > config.max_band:
-        return "border_band", f"a uniform band at a border is {found.band:.3f} of the shorter side wide"
+        yield "border_band", f"a uniform band at a border is {found.band:.3f} of the shorter side wide"
     if found.chroma > config.max_chroma_global or (is_local and abs(found.chroma) > config.max_chroma):
-        return "saturation", f"mean chroma changed by {found.chroma:+.1f}"
-    if found.seam > config.max_seam:
-        return "seam", f"a straight faint step is {found.seam:.2f} of the shorter side long"
-    return None
+        yield "saturation", f"mean chroma changed by {found.chroma:+.1f}"
+    if is_local and found.seam > config.max_seam:
+        yield "seam", f"a straight faint step is {found.seam:.2f} of the shorter side long"
 
 
-def _clipped(pixels: Pixels) -> Mask:
-    return np.asarray((pixels.min(2) >= 254) | (pixels.max(2) <= 1))
+def _sharpness(luma: Array, where: Mask) -> float:
+    """Variance of the Laplacian."""
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_32F), mask=where.view(np.uint8))
+    return float(deviation[0, 0]) ** 2
+
+
+def _clipped(pixels: Pixels) -> Array:
+    """1 where all channels are black or all are white, else 0."""
+    dark = cv2.inRange(pixels, (0, 0, 0), (1, 1, 1))
+    light = cv2.inRange(pixels, (254, 254, 254), (255, 255, 255))
+    return np.asarray((dark | light) / np.float32(255), np.float32)
 
 
 def blockiness(luma: Array) -> float:
@@ -92,10 +108,17 @@ def border_band(pixels: Pixels) -> int:
 
 
 def _uniform_lines(pixels: Pixels) -> int:
-    """How many rows from the top are of one and the same colour."""
-    rows = pixels.astype(np.float32)
-    close = (rows.std(1).max(1) < FLAT) & (np.abs(rows.mean(1) - rows[0].mean(0)).max(1) < FLAT)
-    return int(np.argmin(close)) if not close.all() else len(rows)
+    """How many rows from the top are of one colour, if they end in an edge all across; 0 otherwise.
+
+    A plain background does not end so: where an object begins, the rest of the row is still background.
+    """
+    colour = pixels[0].astype(np.float32).mean(0)
+    for number, row in enumerate(pixels[: len(pixels) // 2].astype(np.float32)):
+        if row.std(0).max() > FLAT or np.abs(row.mean(0) - colour).max() > FLAT:
+            inside = pixels[min(number + 2, len(pixels) - 1)].astype(np.float32)
+            differs = np.abs(inside - colour).max(1) > 2 * FLAT
+            return number if differs.mean() > ACROSS else 0
+    return 0
 
 
 def longest_seam(pair: Pair) -> int:
@@ -104,35 +127,32 @@ def longest_seam(pair: Pair) -> int:
     A rectangle that was pasted or regenerated differs by a nearly constant offset inside, so the signed difference has
     a step at its border where the source has no edge. Strong steps are edges of objects and do not count.
     """
-    signed = np.asarray(cv2.GaussianBlur(pair.target_gray - pair.source_gray, (0, 0), 0.8), np.float32)
-    return max(_longest_step(signed, pair.source_gray), _longest_step(signed.T, pair.source_gray.T))
+    signed = np.asarray(cv2.GaussianBlur(pair.signed, (0, 0), 0.8), np.float32)
+    transposed = cv2.transpose(signed), cv2.transpose(pair.source_gray)
+    return max(_longest_step(signed, pair.source_gray), _longest_step(*transposed))
 
 
 def _longest_step(signed: Array, source: Array) -> int:
-    """Px of the longest vertical line of steps."""
+    """Px of the longest vertical line of steps of `signed` [H, W, 3]; `source` [H, W]."""
     width = signed.shape[1]
     if width < 32:
         return 0
-    total = np.cumsum(np.pad(signed, ((0, 0), (1, 0))), axis=1)
-    at = np.arange(8, width - 7)
 
-    def means(start: int, stop: int) -> Array:
-        """Mean of columns x + start ... x + stop - 1, for x in `at`; a seam lies between x - 1 and x."""
-        return np.asarray((total[:, at + stop] - total[:, at + start]) / (stop - start), np.float32)
+    def means(start: int, length: int) -> Array:
+        """Mean of columns x + start ... x + start + length - 1 for x = 8 ... width - 8; a seam is left of column x."""
+        blurred = cv2.blur(signed, (length, 1), anchor=(0, 0))
+        return np.asarray(blurred[:, 8 + start : width - 7 + start], np.float32)
 
-    step = np.abs(means(1, 5) - means(-5, -1))
+    step = channel_max(np.abs(means(1, 4) - means(-5, 4)))
     # A step and no slope: either side is level.
-    level = np.maximum(np.abs(means(-7, -4) - means(-4, -1)), np.abs(means(4, 7) - means(1, 4)))
-    own = np.abs(source[:, at + 1] - source[:, at - 2])
+    level = channel_max(np.maximum(np.abs(means(-7, 3) - means(-4, 3)), np.abs(means(4, 3) - means(1, 3))))
+    own = np.abs(source[:, 9 : width - 6] - source[:, 6 : width - 9])
     is_step = (step > FAINT) & (step < PLAIN) & (level < step / 3) & (own < 3 * step)
-    lines = cv2.morphologyEx(is_step.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 1), np.uint8))
-    return _longest_run(lines)
+    return _longest_run(cv2.morphologyEx(is_step.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((9, 1), np.uint8)))
 
 
 def _longest_run(lines: Pixels) -> int:
     """Length of the longest run of ones down a column."""
-    longest, run = 0, np.zeros(lines.shape[1], np.int64)
-    for row in lines:
-        run = (run + 1) * row
-        longest = max(longest, int(run.max()))
-    return longest
+    row = np.arange(len(lines))[:, None]
+    last_zero = np.maximum.accumulate(np.where(lines == 0, row, -1), axis=0)
+    return int((row - last_zero).max())

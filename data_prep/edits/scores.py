@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from data_prep.edits.config import Scores
+from data_prep.edits.verdict import Problem
 
 
 def geometric_mean(scores: Mapping[str, float], names: Sequence[str]) -> float:
@@ -19,14 +20,14 @@ def geometric_mean(scores: Mapping[str, float], names: Sequence[str]) -> float:
     return float(np.exp(np.log(values).mean())) if (values > 0).all() else 0.0
 
 
-def score_problem(scores: Mapping[str, float], config: Scores) -> tuple[str, str] | None:
+def score_problems(scores: Mapping[str, float], config: Scores) -> Iterator[Problem]:
     """Reason and detail: `score_missing`, `score_<name>` or `score_rubric`."""
     missing = sorted({*config.min, *config.rubric} - set(scores))
     if missing:
-        return "score_missing", f"no score {', '.join(missing)} (there are: {', '.join(sorted(scores)) or 'none'})"
+        yield "score_missing", f"no score {', '.join(missing)} (there are: {', '.join(sorted(scores)) or 'none'})"
+        return
     for name, least in config.min.items():
         if not scores[name] >= least:  # also for NaN
-            return f"score_{name}", f"{name} is {scores[name]:g}, the least is {least:g}"
+            yield f"score_{name}", f"{name} is {scores[name]:g}, the least is {least:g}"
     if config.rubric and not (mean := geometric_mean(scores, config.rubric)) >= config.min_rubric:
-        return "score_rubric", f"the geometric mean of the rubric is {mean:.3g}, the least is {config.min_rubric:g}"
-    return None
+        yield "score_rubric", f"the geometric mean of the rubric is {mean:.3g}, the least is {config.min_rubric:g}"

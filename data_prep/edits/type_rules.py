@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from data_prep.edits.config import TypeRules
-from data_prep.edits.pair import Pair, dilate
-from data_prep.edits.verdict import Array, Mask
+from data_prep.edits.pair import Pair, dilate, mean_in, vector_length
+from data_prep.edits.verdict import Array, Mask, Problem
 from data_prep.edits.vocabulary import EditType
 
 STROKE = 30.0  # levels by which a thin line stands out
@@ -35,39 +36,37 @@ def type_signs(pair: Pair, mask: Mask) -> TypeSigns:
         return TypeSigns(0, 0, 0, 0, 0, 0, 0)
     wide = dilate(mask, 2)
     edges = pair.source_edges[wide], pair.target_edges[wide]
+    contrasts = outline_contrast(pair.source_lab, mask), outline_contrast(pair.target_lab, mask)
     strokes = [_strokes(pair.source_gray)[mask], _strokes(pair.target_gray)[mask]]
     return TypeSigns(
         edges_kept=_correlation(*edges),
-        recolour=float(np.linalg.norm(pair.target_lab - pair.source_lab, axis=2)[mask].mean()),
+        recolour=float(mean_in(vector_length(pair.lab_signed), mask)[0]),
         edge_energy=float(np.log((edges[1].mean() + 0.5) / (edges[0].mean() + 0.5))),
-        outline=float(
-            np.log((outline_contrast(pair.target_lab, mask) + 1) / (outline_contrast(pair.source_lab, mask) + 1))
-        ),
+        outline=float(np.log((contrasts[1] + 1) / (contrasts[0] + 1))),
         strokes=float(max(part.mean() for part in strokes)),
         stroke_change=float((strokes[0] != strokes[1]).mean()),
         border=float(border.mean()),
     )
 
 
-def type_problem(signs: TypeSigns, edit_type: EditType, config: TypeRules) -> tuple[str, str] | None:
+def type_problems(signs: TypeSigns, edit_type: EditType, config: TypeRules) -> Iterator[Problem]:
     """Reason and detail: `recolour_shape`, `recolour_none`, `nothing_added`, `nothing_removed`, `no_text`, ..."""
     if edit_type == "recolour":
         if signs.edges_kept < config.min_edges_kept:
-            return "recolour_shape", f"edges correlate by {signs.edges_kept:.2f}, a recolouring keeps them"
+            yield "recolour_shape", f"edges correlate by {signs.edges_kept:.2f}, a recolouring keeps them"
         if signs.recolour < config.min_recolour:
-            return "recolour_none", f"the colour changed by {signs.recolour:.1f} CIELAB"
+            yield "recolour_none", f"the colour changed by {signs.recolour:.1f} CIELAB"
     elif edit_type == "add" and signs.outline < config.min_outline:
-        return "nothing_added", f"the contrast across the outline changed by exp({signs.outline:+.2f}), must grow"
+        yield "nothing_added", f"the contrast across the outline changed by exp({signs.outline:+.2f}), must grow"
     elif edit_type == "remove" and -signs.outline < config.min_outline:
-        return "nothing_removed", f"the contrast across the outline changed by exp({signs.outline:+.2f}), must fall"
+        yield "nothing_removed", f"the contrast across the outline changed by exp({signs.outline:+.2f}), must fall"
     elif edit_type == "text":
         if signs.strokes < config.min_strokes:
-            return "no_text", f"{signs.strokes:.3f} of the change are thin lines, text has {config.min_strokes}"
+            yield "no_text", f"{signs.strokes:.3f} of the change are thin lines, text has {config.min_strokes}"
         if signs.stroke_change < config.min_stroke_change:
-            return "same_text", f"thin lines changed in {signs.stroke_change:.3f} of the change"
+            yield "same_text", f"thin lines changed in {signs.stroke_change:.3f} of the change"
     elif edit_type == "background" and signs.border < config.min_border:
-        return "background_kept", f"{signs.border:.2f} of the picture's border changed, a background reaches it"
-    return None
+        yield "background_kept", f"{signs.border:.2f} of the picture's border changed, a background reaches it"
 
 
 def outline_contrast(lab: Array, mask: Mask) -> float:
@@ -77,17 +76,22 @@ def outline_contrast(lab: Array, mask: Mask) -> float:
     object on texture counts although it may be smoother than what it hides.
     """
     sigma = max(2.0, max(mask.shape) / 128)
-    inside = mask.astype(np.float32)
+    ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    if not len(ys):
+        return 0.0
+    reach = int(4 * sigma) + 2  # the rest of the picture has no weight
+    window = np.s_[max(0, ys[0] - reach) : ys[-1] + reach, max(0, xs[0] - reach) : xs[-1] + reach]
+    lab, mask = lab[window], mask[window]
     band = dilate(mask, 1) & dilate(~mask, 1)
     if not band.any():
         return 0.0
 
-    def local_mean(weight: Array) -> Array:
-        total = cv2.GaussianBlur(weight, (0, 0), sigma)[band]
-        mean = cv2.GaussianBlur(lab * weight[..., None], (0, 0), sigma)[band]
-        return np.asarray(mean / np.maximum(total, 1e-6)[:, None], np.float32)
+    def local_mean(part: Mask) -> Array:
+        weight = cv2.GaussianBlur(part.astype(np.float32), (0, 0), sigma)
+        total = cv2.GaussianBlur(cv2.copyTo(lab, part.view(np.uint8)), (0, 0), sigma)
+        return np.asarray(total / np.maximum(weight, 1e-6)[..., None], np.float32)
 
-    return float(np.linalg.norm(local_mean(inside) - local_mean(1 - inside), axis=1).mean())
+    return float(mean_in(vector_length(local_mean(mask) - local_mean(~mask)), band)[0])
 
 
 def _correlation(first: Array, second: Array) -> float:

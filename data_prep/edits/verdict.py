@@ -11,6 +11,7 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]  # RGB, [H, W, 3]
 Mask = npt.NDArray[np.bool_]  # [H, W]
 Array = npt.NDArray[np.float32]
+Problem = tuple[str, str]  # a reason, and the same for a person with the figure and its limit
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -29,36 +30,38 @@ def fetch_all(
         buffer: bytes.
     """
     ahead = max(threads, ahead or 4 * threads)
-    held = 0
-    lock = threading.Lock()
+    room = threading.Condition()
+    held = 0  # bytes fetched and not yet taken
+    awaited = 0  # number of the URL whose outcome is taken next: it is fetched in any case
+    left = False
 
-    def run(url: str) -> Outcome:
+    def run(number: int, url: str) -> Outcome:
         nonlocal held
+        with room:
+            room.wait_for(lambda: left or held < buffer or number <= awaited)
         outcome = fetcher.fetch(url)
-        if isinstance(outcome, Fetched):
-            with lock:
-                held += outcome.num_bytes
+        with room:
+            held += outcome.num_bytes if isinstance(outcome, Fetched) else 0
         return outcome
 
-    rest = iter(urls)
+    numbered = enumerate(urls)
     waiting: deque[Future[Outcome]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
     try:
-        more = True
         while True:
-            while more and (not waiting or (len(waiting) < ahead and held < buffer)):
-                url = next(rest, None)
-                if url is None:
-                    more = False
-                else:
-                    waiting.append(pool.submit(run, url))
+            for number, url in itertools.islice(numbered, ahead - len(waiting)):
+                waiting.append(pool.submit(run, number, url))
             if not waiting:
                 return
             outcome = waiting.popleft().result()
-            if isinstance(outcome, Fetched):
-                with lock:
-                    held -= outcome.num_bytes
+            with room:
+                held -= outcome.num_bytes if isinstance(outcome, Fetched) else 0
+                awaited += 1
+                room.notify_all()
             yield outcome
             del outcome  # nothing but the consumer holds the body
     finally:
+        with room:
+            left = True
+            room.notify_all()
         pool.shutdown(wait=False, cancel_futures=True)

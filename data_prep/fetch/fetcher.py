@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import random
 import threading
@@ -128,6 +129,8 @@ class Fetcher:
         location = head.get("location")
         if location is None:
             raise FetchError("redirects", f"status {head.status} without a Location", status=head.status)
+        with contextlib.suppress(UnicodeError):  # bytes beyond ASCII are against the rules, common, and mostly UTF-8
+            location = location.encode("latin-1").decode("utf-8")
         return follow(target, location, self._ports)
 
     def _check_status(self, head: Head, host: str) -> None:

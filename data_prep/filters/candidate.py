@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,12 @@ class Candidate:
     def problem(self, reason: str, detail: str) -> Problem:
         """A problem of this row."""
         return Problem(self.record.row, reason, detail)
+
+
+def hash_pixels(pixels: NDArray[np.uint8]) -> str:
+    """sha256 of a picture's shape and pixels, in hex."""
+    shape = "x".join(str(side) for side in pixels.shape)
+    return hashlib.sha256(shape.encode() + b":" + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 class RowFilter(Protocol):

@@ -27,18 +27,19 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 Script = Literal["latin", "han", "kana", "hangul", "cyrillic", "greek", "arabic", "hebrew", "devanagari", "thai"]
 
 _ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif|pdf|html?|php"
-_URL = re.compile(r"(?i)\b(?:https?://|ftp://|www\.)\S+|\b[a-z0-9-]+\.(?:com|net|org|info|io|co\.uk)\b")
+_URL = re.compile(r"(?i)\b(?:https?://|ftp://|www\.)\S+|\b[a-z0-9-]{1,63}\.(?:com|net|org|info|io|co\.uk)\b")
 _HTML = re.compile(r"(?i)</?[a-z][a-z0-9]*(?:\s[^<>]{0,200})?/?>|&(?:[a-z]{2,8}|#\d{1,6});|\[/?(?:img|url|b|i)\]")
 _FILENAME = re.compile(
     rf"(?i)^\S*\.(?:{_ENDINGS})$"  # photo-12.jpg
-    rf"|\b[\w-]+\.(?:{_ENDINGS})\b"
+    rf"|\b[\w-]{{1,100}}\.(?:{_ENDINGS})\b"
     r"|^(?:img|dsc|dscn|dscf|pict?|image|photo|screenshot|scan|thumb|p\d{3,})[\s_-]*\d[\d\s_x-]*$"  # IMG_1234, DSC 0042
     r"|^[0-9a-f]{16,}$|^[\d\s_x.-]+$"  # a hash; only digits
 )
 _PLACEHOLDER = re.compile(
     r"(?i)^\W*(?:image|images|picture|photo|photograph|untitled|no (?:title|image|caption|description|alt)( available)?"
-    r"|image (?:not available|may contain.*|coming soon)|default|placeholder|thumbnail|alt(?: text)?|caption|title|icon|logo"
-    r"|banner|loading|click (?:here|to enlarge|for details)|null|none|nan|n/?a|undefined|unknown|test|lorem ipsum.*)\W*$"
+    r"|image (?:not available|coming soon)|default|placeholder|thumbnail|alt(?: text)?|caption|title|icon|logo"
+    r"|banner|loading|click (?:here|to enlarge|for details)|null|none|nan|n/?a|undefined|unknown|test)\W*$"
+    r"|^\W*(?:lorem ipsum|image may contain)\b"
 )
 _EMAIL = re.compile(r"(?i)\b[a-z0-9._%+-]{1,64}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,4}\.[a-z]{2,24}\b")
 _PHONE = re.compile(r"(?<![\w.])(?:\+|00)?\(?\d{1,4}\)?(?:[\s./-]?\(?\d{2,5}\)?){2,5}(?![\w.]?\d)")
@@ -73,8 +74,8 @@ def banned(text: str, phrases: Sequence[str]) -> str | None:
 
 
 def find(pattern: Pattern, text: str) -> str | None:
-    """What in the text matches a named pattern, or None."""
-    return _FINDERS[pattern](text)
+    """What in the first 10,000 characters of the text matches a named pattern, or None."""
+    return _FINDERS[pattern](text[:10_000].strip())
 
 
 @lru_cache(maxsize=65536)
@@ -83,7 +84,7 @@ def _prefix(letter: str) -> str:
 
 
 def _search(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
-    return lambda text: found.group() if (found := pattern.search(text.strip())) else None
+    return lambda text: found.group() if (found := pattern.search(text)) else None
 
 
 def _phone(text: str) -> str | None:

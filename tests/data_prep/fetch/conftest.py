@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
 import pytest
 
@@ -54,11 +55,11 @@ class Site:
     def _serve(self, sock: socket.socket) -> None:
         with sock, sock.makefile("rb") as file:
             try:
-                while head := b"".join(iter(file.readline, b"\r\n")):
-                    path = head.split(b" ")[1].decode()
+                while head := self._read_head(file):
+                    path = head.split(b" ")[1].decode("latin-1")
                     with self._lock:
                         nth = self.paths().count(path)
-                        self.requests.append((time.monotonic(), path, head.decode()))
+                        self.requests.append((time.monotonic(), path, head.decode("latin-1")))
                         self.busy += 1
                         self.max_busy = max(self.max_busy, self.busy)
                     try:
@@ -69,6 +70,12 @@ class Site:
                             self.busy -= 1
             except (OSError, IndexError):
                 return  # the client went away
+
+    def _read_head(self, file: BinaryIO) -> bytes:
+        head = b""
+        while (line := file.readline()) and line != b"\r\n":
+            head += line
+        return head
 
     def _send(self, sock: socket.socket, page: Page, nth: int) -> bool:
         """Send one answer; scripted ones end the connection, since their lengths may lie."""

@@ -1,7 +1,9 @@
 """No private address is ever connected to: not by a URL, not by a redirect, not by a name that changes its mind."""
 
 import ipaddress
+import random
 import socket
+import time
 
 import pytest
 
@@ -237,11 +239,23 @@ def test_temporary_failure_of_names_is_transient(internet) -> None:
     assert (outcome.reason, outcome.transient) == ("dns_failed", True)
 
 
+def test_names_that_hang_end_with_the_deadline(internet) -> None:
+    def lookup(host: str) -> list[str]:
+        time.sleep(5)
+        return ["93.184.216.34"]
+
+    internet.lookup = lookup
+    start = time.monotonic()
+    with internet.fetcher(deadline=0.5) as fetcher:
+        outcome = fetcher.fetch("http://example.com/")
+    assert isinstance(outcome, FetchFailure)
+    assert (outcome.reason, outcome.transient) == ("dns_failed", True)
+    assert time.monotonic() - start < 3
+
+
 def test_what_is_global_agrees_with_the_registry() -> None:
     for text in ["8.8.8.8", "93.184.216.34", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "2a00:1450:4001::1"]:
         assert is_global(ipaddress.ip_address(text)), text
-    import random
-
     draw = random.Random(0)
     for _ in range(3000):  # nothing that Python calls private is global to us
         for address in (ipaddress.IPv4Address(draw.getrandbits(32)), ipaddress.IPv6Address(draw.getrandbits(128))):

@@ -144,6 +144,8 @@ def test_redirects(site, make_fetcher, make_answer) -> None:
         "/2": make_answer(b"moved", 302, "Location: 3?q=a b"),
         "/3?q=a%20b": make_answer(b"", 308, f"Location: {site.url}/x#y"),
         "/x": make_answer(b"here", 200, "Content-Type: image/png"),
+        "/utf8": make_answer(b"", 302, "Location: /\u00fc"),
+        "/%C3%BC": make_answer(b"umlaut"),
         "/0": make_answer(b"", 307, "Location: /1"),
         "/loop": make_answer(b"", 302, "Location: /pool"),
         "/pool": make_answer(b"", 302, "Location: /loop"),
@@ -155,6 +157,7 @@ def test_redirects(site, make_fetcher, make_answer) -> None:
     outcome = fetcher.fetch(f"{site.url}/1")
     assert isinstance(outcome, Fetched)
     assert (outcome.content, outcome.final_url, outcome.content_type) == (b"here", f"{site.url}/x", "image/png")
+    assert fetcher.fetch(f"{site.url}/utf8").content == b"umlaut"
     assert site.num_connections == 1  # bodies that came along do not cost the connection
     reasons = [fetcher.fetch(site.url + path).reason for path in ("/0", "/loop", "/none", "/file", "/user")]
     assert reasons == ["redirects", "redirects", "redirects", "url_scheme", "url_credentials"]

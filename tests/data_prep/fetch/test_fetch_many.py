@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,29 +26,32 @@ def test_order_is_kept(site, make_fetcher) -> None:
     assert list(fetch_all(make_fetcher(), [], threads=2)) == []
 
 
-def test_look_ahead_is_bounded_by_number_and_bytes(site, make_fetcher, make_answer) -> None:
-    site.pages["*"] = make_answer(bytes(100_000))
+def test_look_ahead_is_bounded_by_number(site, make_fetcher, make_answer) -> None:
+    site.pages["*"] = make_answer()
     taken = []
 
-    def urls():
+    def urls() -> Iterator[str]:
         for number in range(100):
             taken.append(number)
             yield f"{site.url}/{number}"
 
     outcomes = fetch_all(make_fetcher(), urls(), threads=2, ahead=6)
-    next(outcomes)
-    assert len(taken) <= 7
+    for number in range(20):
+        next(outcomes)
+        assert len(taken) <= number + 6
     outcomes.close()
-    taken.clear()
-    outcomes = fetch_all(make_fetcher(), urls(), threads=1, ahead=50, buffer=250_000)
-    next(outcomes)
-    time.sleep(0.5)
-    next(outcomes)
-    started = len(taken)
-    time.sleep(0.5)  # all that was begun has arrived
-    next(outcomes)
-    assert len(taken) - started <= 50
-    outcomes.close()
+
+
+def test_look_ahead_is_bounded_by_bytes(site, make_fetcher, make_answer) -> None:
+    site.pages["*"] = make_answer(bytes(100_000))
+    urls = [f"{site.url}/{number}" for number in range(40)]
+    outcomes = fetch_all(make_fetcher(), urls, threads=2, ahead=40, buffer=250_000)
+    for number in range(1, 41):
+        assert isinstance(next(outcomes), Fetched)
+        if number < 4:
+            time.sleep(0.3)  # time enough for all of them, were it not for the bound
+        assert len(site.requests) <= number + 3 + 2  # the buffer's three, and one per thread
+    assert list(outcomes) == []
 
 
 def test_leaving_early_leaves_no_threads(site, make_fetcher, make_answer) -> None:
