@@ -121,8 +121,11 @@ class S3Store:
         names = list(self.names(f"{folder}/"))
         for start in range(0, len(names), 1000):
             keys = [{"Key": self._prefix + name} for name in names[start : start + 1000]]
-            wanted = {"Objects": keys, "Quiet": True}
-            self._ask(lambda wanted=wanted: self._client.delete_objects(Bucket=self._bucket, Delete=wanted), folder)
+            self._delete(keys, folder)
+
+    def _delete(self, keys: list[dict[str, str]], folder: str) -> None:
+        wanted = {"Objects": keys, "Quiet": True}
+        self._ask(lambda: self._client.delete_objects(Bucket=self._bucket, Delete=wanted), folder)
 
     def scratch(self) -> TemporaryDirectory[str]:
         """See `Store`."""

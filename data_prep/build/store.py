@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from dreamline.config import ConfigError
-from dreamline.storage import sync
+from dreamline.storage import sync, write_bytes
 
 STAGING = ".staging"
 _OPEN_FILES = 128
@@ -134,10 +134,7 @@ class FolderStore:
 
     def put(self, name: str, content: bytes) -> None:
         """See `Store`."""
-        with self.scratch() as folder:
-            path = Path(folder) / "file"
-            path.write_bytes(content)
-            self.put_file(name, path)
+        write_bytes(self.root / name, content)
 
     def put_file(self, name: str, path: Path) -> None:
         """See `Store`."""
@@ -172,7 +169,10 @@ class FolderStore:
             now = path.read_bytes() if path.is_file() else None
             if now != before:
                 raise Conflict(f"{path}: another build has published in the meantime; run the same command again")
-            self.put(name, content)
+            with self.scratch() as folder:  # a killed writer leaves nothing beside the data set
+                temporary = Path(folder) / "file"
+                temporary.write_bytes(content)
+                self.put_file(name, temporary)
 
     def delete(self, name: str) -> None:
         """See `Store`."""
