@@ -35,7 +35,7 @@ class EndpointConfig(Config):
     model: str
     api_key_env: str | None = Field(None, description="environment variable that holds the key")
     api_key_file: str | None = Field(None, description="file that holds the key")
-    timeout_s: float = Field(120, gt=0, description="of one attempt's connection and reads")
+    timeout_s: float = Field(120, gt=0, description="of one attempt")
     retries: int = Field(4, ge=0, description="further attempts after failures that may pass")
     backoff_s: float = Field(1.0, ge=0, description="before the first retry; doubles, up to 60 s")
     concurrency: int = Field(8, ge=1, description="requests in flight")
@@ -81,7 +81,9 @@ class EndpointFailure:
 
 
 @dataclass
-class _Failed(Exception):  # noqa: N818, one attempt that failed; never leaves this module
+class _Failed(Exception):
+    """One attempt that failed; never leaves this module."""
+
     reason: FailureClass
     detail: str
     transient: bool
@@ -159,9 +161,14 @@ class ChatClient:
             headers["Authorization"] = f"Bearer {self._key}"
         url = self.config.base_url.rstrip("/") + "/chat/completions"
         request = urllib.request.Request(url, body, headers, method="POST")
+        deadline = time.monotonic() + self.config.timeout_s
+        content = bytearray()
         try:
             with self._opener.open(request, timeout=self.config.timeout_s) as response:
-                content = response.read(_MAX_RESPONSE + 1)
+                while len(content) <= _MAX_RESPONSE and (piece := response.read1(1 << 16)):
+                    content += piece
+                    if time.monotonic() > deadline:  # the socket's own timeout starts anew with each read
+                        raise TimeoutError
         except urllib.error.HTTPError as error:
             with error:
                 said = self._censored(error.read(2000).decode("utf-8", "replace").strip())
@@ -175,7 +182,7 @@ class ChatClient:
             raise _Failed("timeout" if slow else "connect", str(error.reason), True) from None
         except (OSError, http.client.HTTPException) as error:
             raise _Failed("connect", f"{type(error).__name__}: {error}", True) from None
-        return self._answer(content, attempt)
+        return self._answer(bytes(content), attempt)
 
     def _answer(self, content: bytes, attempt: int) -> Answer:
         """Validate a response: JSON of the protocol's form, with a text that is not empty."""
@@ -195,7 +202,7 @@ class ChatClient:
 
     def _wait(self, attempt: int, retry_after: float | None) -> float:
         wait = self.config.backoff_s * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)  # spread, for many clients
-        return min(_MAX_WAIT, max(wait, retry_after or 0.0))
+        return float(min(_MAX_WAIT, max(wait, retry_after or 0.0)))
 
     def _censored(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from dreamline.config import Config
@@ -61,7 +63,7 @@ class Quality(Config):
     max_band: float = Field(0.015, ge=0, le=1, description="width of a uniform band at a border, of the shorter side")
     max_chroma: float = Field(5, ge=0, description="change of the mean CIELAB chroma where unchanged")
     max_chroma_global: float = Field(35, ge=0, description="its growth for types without background")
-    max_seam: float = Field(0.1, ge=0, le=1, description="length of a straight faint step, of the shorter side")
+    max_seam: float = Field(0.14, ge=0, le=1, description="length of a straight faint step, of the shorter side")
 
 
 class TypeRules(Config):
@@ -123,9 +125,10 @@ class EditSetConfig(Config):
 
     duplicates: bool = Field(False, description="reject a second edit of like pictures by a like instruction")
     max_distance: int = Field(4, ge=0, le=15, description="bits between 64-bit hashes of like source pictures")
-    min_similarity: float = Field(0.8, gt=0, le=1, description="estimated Jaccard similarity of like instructions")
+    min_similarity: float = Field(0.9, gt=0, le=1, description="Jaccard similarity of words and pairs of words")
     max_per_source: int | None = Field(None, ge=1, description="edits of one source picture")
     balance: dict[str, float] = Field({}, description="wanted share by edit type; others share what is left")
+    balance_by: Literal["weights", "caps"] = "weights"  # draw types more or less often, or leave edits out
     max_weight: float = Field(4, ge=1, description="largest sampling weight that the balance may give")
 
     @model_validator(mode="after")

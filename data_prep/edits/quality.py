@@ -14,7 +14,7 @@ from data_prep.edits.verdict import Array, Mask, Pixels, Problem
 from data_prep.edits.vocabulary import Scope
 
 FAINT, PLAIN = 2.5, 32.0  # levels: a seam's step is stronger than the first, an object's edge than the second
-ACROSS = 0.7  # share of a row that must leave the colour of a band where the band ends
+ACROSS = 0.9  # share of a row that must leave the colour of a band where the band ends
 FLAT = 2.0  # levels, standard deviation below which a border line is uniform
 
 
@@ -41,7 +41,7 @@ def damage(pair: Pair, unchanged: Mask | None) -> Damage:
         sharpness=(sharpness[1] + 4) / (sharpness[0] + 4),
         clipped=float(clipped[1][0] - clipped[0][0]),
         blockiness=blockiness(gray(pair.full_target)) - blockiness(gray(pair.full_source)),
-        band=max(0, border_band(pair.target) - border_band(pair.source)) / side,
+        band=border_band(pair.source, pair.target) / side,
         chroma=float(chroma[1][0] - chroma[0][0]),
         seam=longest_seam(pair) / side,
     )
@@ -102,22 +102,23 @@ def blockiness(luma: Array) -> float:
     return found
 
 
-def border_band(pixels: Pixels) -> int:
-    """Width in px of the widest band of one colour along a border."""
-    return max(_uniform_lines(np.rot90(pixels, turn)) for turn in range(4))
+def border_band(source: Pixels, target: Pixels) -> int:
+    """Width in px of the widest band of one colour along a border of the target that the source lacks."""
+    return max(_band_above(np.rot90(source, turn), np.rot90(target, turn)) for turn in range(4))
 
 
-def _uniform_lines(pixels: Pixels) -> int:
-    """How many rows from the top are of one colour, if they end in an edge all across; 0 otherwise.
+def _band_above(source: Pixels, target: Pixels) -> int:
+    """How many rows from the top are of one colour, not so in the source, and end in an edge all across; else 0.
 
     A plain background does not end so: where an object begins, the rest of the row is still background.
     """
-    colour = pixels[0].astype(np.float32).mean(0)
-    for number, row in enumerate(pixels[: len(pixels) // 2].astype(np.float32)):
+    colour = target[0].astype(np.float32).mean(0)
+    for number, row in enumerate(target[: len(target) // 2].astype(np.float32)):
         if row.std(0).max() > FLAT or np.abs(row.mean(0) - colour).max() > FLAT:
-            inside = pixels[min(number + 2, len(pixels) - 1)].astype(np.float32)
-            differs = np.abs(inside - colour).max(1) > 2 * FLAT
-            return number if differs.mean() > ACROSS else 0
+            inside = target[min(number + 2, len(target) - 1)].astype(np.float32)
+            ends = (np.abs(inside - colour).max(1) > 2 * FLAT).mean() > ACROSS
+            is_new = number > 0 and np.abs(source[:number].astype(np.float32) - colour).mean() > 2 * FLAT
+            return number if ends and is_new else 0
     return 0
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from data_prep.filters.captions import words
 from data_prep.filters.columns import evidence, ranked
 from data_prep.filters.duplicates import Linkage, resolve
-from data_prep.filters.near import near_pairs, no_pairs, unique_pairs
+from data_prep.filters.near import Pairs, near_pairs
 
 _NUM_HASHES = 128
 _RECALL = 0.999  # least chance that a pair just at the threshold is proposed
@@ -34,7 +34,7 @@ def caption_duplicates(
     What is dropped is right for certain; a pair just at the threshold is overlooked with a chance below 0.1 %.
     """
     table = ranked(table)
-    first_of: dict[tuple[str, frozenset[tuple[str, ...]]], int] = {}
+    first_of: dict[Item, int] = {}
     members: list[tuple[int, int]] = []  # row, item
     for row, (kind, text) in enumerate(zip(table["kind"].to_pylist(), table["text"].to_pylist(), strict=True)):
         if grams := ngrams(text or "", ngram):
@@ -44,31 +44,36 @@ def caption_duplicates(
     for row, item in reversed(members):
         rows[item] = row  # the best row of each item, as the table is ranked
     signatures = np.stack([_signature(grams) for _, grams in items]) if items else np.empty((0, _NUM_HASHES))
-    num_rows = _rows_per_band(min_jaccard)
-    left, right = set[tuple[int, int]](), list[float]()
+    num_rows, most = _rows_per_band(min_jaccard), 1 - min_jaccard + 1e-12
+    proposed: set[tuple[int, int]] = set()
     for start in range(0, _NUM_HASHES - num_rows + 1, num_rows):
         band = _combine(signatures[:, start : start + num_rows].astype(np.uint64))
         pairs = near_pairs(band, band, 0)
         ordered = pairs.left < pairs.right
-        left.update(zip(pairs.left[ordered].tolist(), pairs.right[ordered].tolist(), strict=True))
-    proposed = sorted(left)
-    for i, j in proposed:
-        (kind_i, a), (kind_j, b) = items[i], items[j]
-        right.append(1 - len(a & b) / len(a | b) if kind_i == kind_j else math.inf)
-    near = [(i, j, apart) for (i, j), apart in zip(proposed, right, strict=True) if apart <= 1 - min_jaccard + 1e-12]
-    columns = [np.asarray(column) for column in zip(*near, strict=True)]
-    found = unique_pairs(columns[0], columns[1], columns[2].astype(np.float64)) if near else no_pairs()
-    match, distance = resolve(len(items), found, linkage)
-    dropped, matched, apart = [], [], []
+        proposed.update(zip(pairs.left[ordered].tolist(), pairs.right[ordered].tolist(), strict=True))
+    found = [(i, j, apart) for i, j in sorted(proposed) if (apart := _apart(items[i], items[j])) <= most]
+    left, right, apart = zip(*found, strict=True) if found else ((), (), ())
+    pairs = Pairs(np.asarray(left, np.int64), np.asarray(right, np.int64), np.asarray(apart, np.float64))
+    match, distance = resolve(len(items), pairs, linkage)
+    lines: list[tuple[int, int, float]] = []  # row, matched row, distance
     for row, item in members:
         best = int(rows[item])
         if match[item] >= 0 and (row == best or linkage == "direct"):
-            dropped.append(row), matched.append(int(rows[match[item]])), apart.append(float(distance[item]))
-        elif row != best:
-            dropped.append(row), matched.append(best), apart.append(0.0)
-    keys = table["key"].take(pa.array(matched, pa.int64())).to_pylist()
-    indices = np.asarray(dropped, np.int64)
-    return evidence(table, indices, "caption_duplicate", ["caption"] * len(keys), keys, np.asarray(apart, np.float64))
+            lines.append((row, int(rows[match[item]]), float(distance[item])))
+        elif row != best:  # the very same text as a better row
+            lines.append((row, best, 0.0))
+    dropped = np.asarray([row for row, _, _ in lines], np.int64)
+    keys = table["key"].take(pa.array([row for _, row, _ in lines], pa.int64())).to_pylist()
+    distances = np.asarray([apart for _, _, apart in lines], np.float64)
+    return evidence(table, dropped, "caption_duplicate", ["caption"] * len(keys), keys, distances)
+
+
+Item = tuple[str, frozenset[tuple[str, ...]]]  # kind and n-grams
+
+
+def _apart(one: Item, other: Item) -> float:
+    """1 - Jaccard similarity; infinite between kinds."""
+    return 1 - len(one[1] & other[1]) / len(one[1] | other[1]) if one[0] == other[0] else math.inf
 
 
 def _signature(grams: frozenset[tuple[str, ...]]) -> NDArray[np.uint64]:
