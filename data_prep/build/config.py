@@ -11,9 +11,14 @@ from pydantic import Field, model_validator
 
 from data_prep.edits.config import EditChecksConfig, EditSetConfig
 from data_prep.fetch.config import FetchConfig
+from data_prep.filters.config import FiltersConfig
 from data_prep.sources.config import SourceConfig
-from dreamline.config import Config, ConfigError, apply_override, build, digest, read_yaml
+from dreamline.config import Config, apply_override, build, digest, read_yaml
 from dreamline.media.config import BucketConfig, DecodeConfig
+
+PATHS = frozenset(  # keys, anywhere in the file, whose values are paths
+    ("output", "path", "banned_file", "head", "images", "hashes", "prompts", "prompt_file", "ca_file")
+)
 
 
 class ImageConfig(Config):
@@ -58,6 +63,7 @@ class BuildConfig(Config):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     fetch: FetchConfig = FetchConfig()
     image: ImageConfig = ImageConfig()
+    filters: FiltersConfig = FiltersConfig()
     edits: EditConfig = EditConfig()
     shards: ShardConfig = ShardConfig()
 
@@ -107,22 +113,15 @@ def load_build(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) ->
 
 
 def anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same values with relative paths put below a folder."""
-    result = dict(values)
-    if isinstance(result.get("output"), str):
-        result["output"] = _anchor(result["output"], folder)
-    sources = result.get("sources")
-    if isinstance(sources, list):
-        result["sources"] = [
-            {**item, "path": _anchor(item["path"], folder)}
-            if isinstance(item, Mapping) and isinstance(item.get("path"), str)
-            else item
-            for item in sources
-        ]
-    elif sources is not None:
-        raise ConfigError(f"sources: must be a list of mappings, found {type(sources).__name__}")
-    return result
+    """The same values with relative paths put below a folder; what is no path, or a URL, stays."""
+    return {name: _anchor(name, value, folder) for name, value in values.items()}
 
 
-def _anchor(path: str, folder: Path) -> str:
-    return path if "://" in path else str((folder / Path(path).expanduser()).resolve())
+def _anchor(name: str, value: Any, folder: Path) -> Any:
+    if isinstance(value, Mapping):
+        return anchored(value, folder)
+    if isinstance(value, list):
+        return [_anchor(name, item, folder) for item in value]
+    if name in PATHS and isinstance(value, str) and value and "://" not in value:
+        return str((folder / Path(value).expanduser()).resolve())
+    return value

@@ -128,7 +128,7 @@ def index_schema() -> Any:
     content = [("kind", text), ("text", text), ("label", text), ("edit_type", text), ("width", long), ("height", long)]
     hashes = [("key", text), ("sha256", text), ("pixel_sha256", text), ("phash", long), ("phash_mirrored", long)]
     sources = [(f"source_{name}", kind) for name, kind in hashes[1:]]
-    measured = [("scores", pa.map_(text, real)), ("embedding", pa.list_(pa.float32()))]
+    measured = [("scores", pa.map_(text, real)), ("embedding", pa.list_(pa.float16()))]
     placed = [("bucket", text), ("offset", long), ("size", long), ("head", long), ("tar_size", long)]
     failure = [("transient", pa.bool_()), ("http_status", long), ("failed_url", text), ("record", text)]
     shown = [("thumbnail", pa.binary())]

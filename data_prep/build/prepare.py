@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from data_prep.build.config import BuildConfig, ImageConfig
 from data_prep.build.resolve import Resolved, row_id, sample_key
 from data_prep.edits.foreground import encode_mask
 from data_prep.edits.vocabulary import edit_type_of
-from data_prep.filters.candidate import Candidate
+from data_prep.filters.candidate import Candidate, hash_pixels
 from dreamline.data.sample import Sample
 from dreamline.media.buckets import choose_bucket, choose_pair_bucket
 from dreamline.media.decode import Decoded, Encoded, decode, encode
@@ -38,7 +37,7 @@ class Prepared:
     bucket: str | None
     mask: Mask | None  # of an edit: where it may change, or where it did
     scores: dict[str, float]
-    embedding: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float16] | None = None
     texts: dict[str, str] = field(default_factory=dict)  # captions that replace or join the row's own, by origin
 
 
@@ -168,7 +167,9 @@ def _facts(prepared: Prepared, image: Encoded, source: Encoded | None, sample: S
         "pixel_sha256": candidate.pixel_sha256,
         "phash": candidate.phash,
         "phash_mirrored": candidate.phash_mirrored,
+        "source_pixel_sha256": candidate.source_pixel_sha256,
         "source_phash": candidate.source_phash,
+        "source_phash_mirrored": candidate.source_phash_mirrored,
         "format": header.format,
         "mode": header.mode,
         "bits": header.bits,
@@ -180,11 +181,6 @@ def _facts(prepared: Prepared, image: Encoded, source: Encoded | None, sample: S
         "notes": list(prepared.decoded.notes),
         "reencoded": image.reencoded or (source is not None and source.reencoded),
     }
-
-
-def hash_pixels(pixels: NDArray[np.uint8]) -> str:
-    """Hash that tells pictures apart by what they show, whatever file they came in."""
-    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def plain(text: str) -> str:

@@ -8,6 +8,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from data_prep.build.config import BuildConfig
@@ -19,17 +20,20 @@ from data_prep.build.retry import RetrySpan, read_retries
 from data_prep.build.store import open_store
 from data_prep.build.thumbnail import thumbnail
 from data_prep.edits.checks import EditChecks
+from data_prep.edits.preference import NO_FAULT
 from data_prep.edits.vocabulary import edit_type_of
 from data_prep.fetch.fetcher import Fetcher
 from data_prep.filters.candidate import Candidate, RowFilter, apply
+from data_prep.filters.columns import judge_candidate
+from data_prep.filters.config import EmbeddingDuplicates, FiltersConfig
+from data_prep.filters.rows import open_row_filters
+from data_prep.filters.scorers import Embedder, Scorer, open_embedder, open_scorer, scored
 from data_prep.record import Problem, Record
 from data_prep.sources.reader import Span, open_source
 from dreamline.media.errors import MediaError
 
 BATCH = 16  # pictures held decoded at a time
-UNUSABLE = frozenset(
-    ("no_instruction", "instruction_length", "refusal", "identical", "not_rgb8", "geometry", "mask_geometry")
-)  # edits that are not even bad examples
+UNUSABLE = NO_FAULT | {"identical", "no_picture"}  # edits that are not even bad examples
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,27 @@ class _Span:
         self.checks = EditChecks(self.config.edits.checks)
 
     def run(self, rows: Iterable[Record | Problem]) -> None:
+        """Take every row to its end."""
+        rules = _rules(self.config.filters)
         waiting: deque[Prepared] = deque()
         resolved = resolve(rows, self._fetcher, self.config.fetch_threads, self.shared.known.has_row)
-        candidates = self._candidates(resolved, waiting)
-        for candidate, problem in apply(row_filters(self.config), candidates, batch_size=BATCH):
-            prepared = waiting.popleft()
-            if candidate.scores is not prepared.candidate.scores:
-                prepared.scores |= candidate.scores
-            self._judge(prepared, problem)
+        judged = apply(rules.rows, self._candidates(resolved, waiting), batch_size=BATCH)
+        while batch := list(islice(judged, BATCH)):
+            prepared = [waiting.popleft() for _ in batch]
+            self._score(rules, [one for one, (_, problem) in zip(prepared, batch, strict=True) if problem is None])
+            for one, (_, problem) in zip(prepared, batch, strict=True):
+                self._judge(one, problem or judge_candidate(one.candidate, self.config.filters.thresholds))
+
+    def _score(self, rules: Rules, prepared: Sequence[Prepared]) -> None:
+        """Add what models say of those that the row filters kept."""
+        batch = [one.candidate for one in prepared]
+        if batch and rules.scorers:
+            for one, candidate in zip(prepared, scored(rules.scorers, batch), strict=True):
+                one.candidate = candidate
+                one.scores |= candidate.scores
+        if batch and rules.embedder is not None:
+            for one, vector in zip(prepared, rules.embedder.embed(batch), strict=True):
+                one.embedding = vector
 
     def _candidates(self, rows: Iterable[Row], waiting: deque[Prepared]) -> Iterator[Candidate]:
         """What can be decoded; everything else is put down as it comes."""
@@ -172,7 +189,7 @@ class _Span:
             **{name: getattr(candidate, name) for name in names},
             **{f"source_{name}": getattr(candidate, f"source_{name}") for name in sources},
             "scores": sorted(prepared.scores.items()),
-            "embedding": None if prepared.embedding is None else prepared.embedding.tolist(),
+            "embedding": prepared.embedding,
             "bucket": prepared.bucket,
             **({} if packed is None else dataclasses.asdict(packed)),
         }
@@ -202,9 +219,20 @@ class _Span:
         return _fetcher(self.config.fetch, self.shared.share)
 
 
-def row_filters(config: BuildConfig) -> Sequence[RowFilter]:
-    """The filters of a build, in order; none unless configured."""
-    return ()
+@dataclass(frozen=True)
+class Rules:
+    """What judges single rows, loaded once per process."""
+
+    rows: Sequence[RowFilter]
+    scorers: Sequence[Scorer]
+    embedder: Embedder | None
+
+
+@functools.lru_cache(maxsize=1)
+def _rules(config: FiltersConfig) -> Rules:
+    embeddings = [rule for rule in config.sets if isinstance(rule, EmbeddingDuplicates)]
+    scorers = [open_scorer(rule) for rule in config.scorers]
+    return Rules(open_row_filters(config.rows), scorers, open_embedder(embeddings[0]) if embeddings else None)
 
 
 def record_json(record: Record) -> str | None:

@@ -77,8 +77,8 @@ def manifest_schema() -> Any:
     sample = [("kind", text), ("bucket", text), ("edit_type", text), ("reason", text), ("weight", pa.float64())]
     origin = ("source", "row", "row_id", "url", "final_url", "page_url", "licence", "licence_url", "author")
     permission = ("opt_out", "robots")
-    hashes = [(name, text) for name in ("sha256", "source_sha256", "pixel_sha256")]
-    perceptual = [(name, long) for name in ("phash", "phash_mirrored", "source_phash")]
+    hashes = [(name, text) for name in ("sha256", "source_sha256", "pixel_sha256", "source_pixel_sha256")]
+    perceptual = [(name, long) for name in ("phash", "phash_mirrored", "source_phash", "source_phash_mirrored")]
     size = [(name, short) for name in ("original_width", "original_height", "bits", "frames", "orientation")]
     picture = [("format", text), ("mode", text), ("decoder", text), ("notes", pa.list_(text))]
     flags = [(name, pa.bool_()) for name in ("alpha", "icc", "reencoded")]
