@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +62,7 @@ def prepare(resolved: Resolved, config: BuildConfig, source_name: str) -> Prepar
     sha256, source_sha256 = resolved.sha256, resolved.source_sha256
     hashes = phash_both(decoded.pixels)
     source_hashes = (None, None) if source is None else phash_both(source.pixels)
-    scores = {name: float(value) for name, value in record.scores.items()}
+    scores = {name: float(value) for name, value in record.scores.items() if math.isfinite(value)}
     smaller = min(((h.width, h.height) for h in (header, source_header) if h is not None), key=lambda s: s[0] * s[1])
     candidate = Candidate(
         record=record,
@@ -127,7 +128,7 @@ def to_sample(prepared: Prepared, config: BuildConfig) -> tuple[Sample, dict[str
         "source_sha256": candidate.source_sha256,
         "original_width": candidate.width,
         "original_height": candidate.height,
-        "scores": {name: float(value) for name, value in sorted(prepared.scores.items())},
+        "scores": {name: float(f"{value:.6g}") for name, value in sorted(prepared.scores.items())},
         "extra": dict(sorted(record.extra.items())),
         **prepared.texts,
     }

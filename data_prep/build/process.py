@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ class _Span:
             prepared.mask,
             prepared.scores,
         )
-        prepared.scores |= verdict.measures
+        prepared.scores |= {name: value for name, value in verdict.measures.items() if math.isfinite(value)}
         if verdict.mask is not None:
             prepared.mask = verdict.mask
         return None if verdict.reason is None else candidate.problem(verdict.reason, verdict.detail)
@@ -188,7 +189,7 @@ class _Span:
             "status": status,
             **{name: getattr(candidate, name) for name in names},
             **{f"source_{name}": getattr(candidate, f"source_{name}") for name in sources},
-            "scores": sorted(prepared.scores.items()),
+            "scores": sorted((name, float(value)) for name, value in prepared.scores.items()),
             "embedding": prepared.embedding,
             "bucket": prepared.bucket,
             **({} if packed is None else dataclasses.asdict(packed)),

@@ -23,11 +23,11 @@ class S3Store:
     """See `Store`. Credentials, region and AWS_ENDPOINT_URL come from where boto3 looks for them."""
 
     def __init__(self, location: str) -> None:
-        self.location = location
         bucket, _, prefix = location.removeprefix("s3://").partition("/")
         if not bucket:
             raise ConfigError(f"output: {location} names no bucket; write s3://bucket/prefix")
         self._bucket, self._prefix = bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.location = f"s3://{bucket}/{self._prefix}".rstrip("/")
 
     def names(self, prefix: str = "") -> dict[str, int]:
         """See `Store`."""

@@ -92,7 +92,7 @@ def open_store(location: str) -> Store:
     if location.startswith("s3://"):
         from data_prep.build.s3 import S3Store
 
-        return S3Store(location.rstrip("/"))
+        return S3Store(location)
     if "://" in location:
         raise ConfigError(f"output: {location} is neither a folder nor s3://bucket/prefix")
     return FolderStore(location)
