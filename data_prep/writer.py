@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import ShardPart, read_part, write_part
-from data_prep.sources import Source
+from data_prep.sources.scenes import Source
 from dreamline.data.manifest import ShardEntry, count
 from dreamline.data.sample import Sample
 from dreamline.storage import write_bytes
