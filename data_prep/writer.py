@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import ShardPart, read_part, write_part
-from data_prep.sources import Source
+from data_prep.sources.scenes import Source
 from data_prep.tar import TarWriter
 from dreamline.data.manifest import ShardEntry, count
 from dreamline.data.sample import Sample

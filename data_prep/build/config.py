@@ -17,7 +17,7 @@ from dreamline.config import Config, apply_override, build, digest, read_yaml
 from dreamline.media.config import BucketConfig, DecodeConfig
 
 PATHS = frozenset(  # keys, anywhere in the file, whose values are paths
-    ("output", "path", "banned_file", "head", "images", "hashes", "prompts", "prompt_file", "ca_file")
+    ("output", "path", "banned_file", "head", "images", "hashes", "prompts", "prompt_file", "ca_file", "pictures")
 )
 
 
@@ -118,7 +118,7 @@ def anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _anchor(name: str, value: Any, folder: Path) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and name not in ("columns", "where"):
         return anchored(value, folder)
     if isinstance(value, list):
         return [_anchor(name, item, folder) for item in value]

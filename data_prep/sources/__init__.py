@@ -1,3 +1,1 @@
-"""Readers of the places where pictures and edits lie."""
-
-from data_prep.sources.scenes import SceneSource, Source
+"""Readers of the places where pictures, captions and edits lie: tables, archives, folders, and the scene world."""
