@@ -16,9 +16,9 @@ from dreamline.endpoint import Answer, ChatClient, EndpointConfig, EndpointFailu
 from dreamline.media.jpeg import encode_jpeg
 
 PROMPT = (
-    "Describe this picture for someone who has to paint it: the subjects, what they do, where they are, the style, the"
-    " light and the composition. Name only what can be seen. Write one paragraph of at most 80 words, without an opening"
-    " phrase such as 'The picture shows'."
+    "Describe this picture for someone who has to paint it: the subjects, what they do, where they are, the style,"
+    " the light and the composition. Name only what can be seen. Write one paragraph of at most 80 words, without an"
+    " opening phrase such as 'The picture shows'."
 )
 
 

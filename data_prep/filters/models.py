@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def open_model_scorer(rule: Aesthetic | Classifier | Similarity) -> Scorer:
 
 
 class ImageEmbedder:
-    """Unit-length picture embeddings of a CLIP or SigLIP model, or the pooled output of another vision model (DINOv2)."""
+    """Unit-length picture embeddings of CLIP or SigLIP, or the pooled output of another vision model (DINOv2)."""
 
     def __init__(self, weights: Weights) -> None:
         from transformers import AutoModel
@@ -156,7 +157,7 @@ def load_head(path: Path, sha256: str | None = None) -> tuple[nn.Sequential, str
         layers = [_linear(state[name], state[name.removesuffix("weight") + "bias"]) for name in names]
     except Exception as error:
         raise ConfigError(f"{path}: not the weights of linear layers: {type(error).__name__}: {error}") from None
-    fits = all(one.out_features == other.in_features for one, other in zip(layers, layers[1:], strict=False))
+    fits = all(one.out_features == other.in_features for one, other in pairwise(layers))
     if not layers or not fits or layers[-1].out_features != 1:
         raise ConfigError(f"{path}: its layers do not make a stack that ends in one number")
     return nn.Sequential(*layers).eval().requires_grad_(False), digest
@@ -232,4 +233,5 @@ def _pooled(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     pooled = getattr(output, "pooler_output", None)
-    return pooled if pooled is not None else output.last_hidden_state[:, 0]
+    found: Tensor = output.last_hidden_state[:, 0] if pooled is None else pooled
+    return found

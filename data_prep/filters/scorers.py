@@ -1,4 +1,4 @@
-"""Scorers: models that give numbers about candidates, behind one protocol. What to do about a number is a threshold's."""
+"""Scorers: models that give numbers about candidates, behind one protocol. What to do about them, thresholds say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MISSING = float("nan")  # a score that could not be had
 
 
 class Scorer(Protocol):
-    """Gives one or more numbers per candidate; the same candidate gets the same ones whatever its batch."""
+    """Gives one or more numbers per candidate; the same ones, up to rounding, whatever the batch."""
 
     @property
     def name(self) -> str:

@@ -52,8 +52,11 @@ def caption_duplicates(
         ordered = pairs.left < pairs.right
         proposed.update(zip(pairs.left[ordered].tolist(), pairs.right[ordered].tolist(), strict=True))
     found = [(i, j, apart) for i, j in sorted(proposed) if (apart := _apart(items[i], items[j])) <= most]
-    left, right, apart = zip(*found, strict=True) if found else ((), (), ())
-    pairs = Pairs(np.asarray(left, np.int64), np.asarray(right, np.int64), np.asarray(apart, np.float64))
+    pairs = Pairs(
+        np.asarray([i for i, _, _ in found], np.int64),
+        np.asarray([j for _, j, _ in found], np.int64),
+        np.asarray([apart for *_, apart in found], np.float64),
+    )
     match, distance = resolve(len(items), pairs, linkage)
     lines: list[tuple[int, int, float]] = []  # row, matched row, distance
     for row, item in members:
@@ -64,7 +67,7 @@ def caption_duplicates(
             lines.append((row, best, 0.0))
     dropped = np.asarray([row for row, _, _ in lines], np.int64)
     keys = table["key"].take(pa.array([row for _, row, _ in lines], pa.int64())).to_pylist()
-    distances = np.asarray([apart for _, _, apart in lines], np.float64)
+    distances = np.asarray([apart for *_, apart in lines], np.float64)
     return evidence(table, dropped, "caption_duplicate", ["caption"] * len(keys), keys, distances)
 
 
