@@ -93,13 +93,26 @@ def plain_pixels(
     if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
         raise MediaError("mode", f"a picture of mode {image.mode}")
     if image.has_transparency_data:
-        straight = image.convert("LA") if image.mode == "La" else image
-        rgba = straight.convert("RGBA")
-        # Transparency is mixed with a colour that is stated in sRGB, so the profile has to be applied before.
-        colours, ignored = to_srgb(np.asarray(rgba.convert("RGB")), icc)
-        flat = Image.new("RGB", image.size, background)
-        flat.paste(Image.fromarray(colours), mask=rgba.getchannel("A"))
-        return np.asarray(flat), None, ignored
+        flat, ignored = _flatten(image, icc, background)
+        return flat, None, ignored
     if image.mode in ("L", "RGB", "CMYK"):
         return np.asarray(image), icc, False
     return np.asarray(image.convert("L" if image.mode == "1" else "RGB")), icc, False
+
+
+def _flatten(image: Image.Image, icc: bytes | None, background: tuple[int, int, int]) -> tuple[NDArray[np.uint8], bool]:
+    """Transparency is mixed with a colour that is stated in sRGB, so the profile is applied before.
+
+    In strips, because whole pictures would take five times their size in copies.
+    """
+    flat = np.empty((image.height, image.width, 3), np.uint8)
+    ignored = False
+    rows = max(1, 2**20 // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgba = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
+        colours, ignored = to_srgb(np.asarray(rgba.convert("RGB")), icc)
+        below = Image.new("RGB", rgba.size, background)
+        below.paste(Image.fromarray(colours), mask=rgba.getchannel("A"))
+        flat[top : top + rows] = np.asarray(below)
+    return flat, ignored

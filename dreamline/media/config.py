@@ -22,7 +22,7 @@ class DecodeConfig(Config):
         2**26,
         ge=1,
         le=178_956_970,  # above this Pillow refuses by itself
-        description="width x height; decoding takes up to 12 bytes of memory per pixel",
+        description="width x height; decoding takes up to 16 bytes of memory per pixel",
     )
     min_side: int = Field(1, ge=1, description="pixels of the shorter side")
     max_aspect: float = Field(100.0, ge=1, description="longer side over shorter side")

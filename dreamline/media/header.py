@@ -21,6 +21,10 @@ from dreamline.media.errors import MediaError, refusing
 
 LONGEST_SIDE = 65_500  # of a JPEG
 MAX_TIFF_VALUES = 2**17  # per tag: strip offsets become Python integers, 20 times their size in the file
+MAX_BLOCKS = 2**16  # segments of a JPEG's header, chunks of a PNG; usual files have some ten, large PNG some thousands
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE_MARKERS = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xDA)))  # no length follows
 _TIFF_BYTE_TYPES = (1, 2, 6, 7)  # these stay bytes
 
 # One class per format and never Image.open: no other plug-in (EPS starts Ghostscript) ever sees the bytes.
@@ -80,12 +84,14 @@ def open_image(content: bytes, config: DecodeConfig) -> tuple[ImageFile.ImageFil
         raise MediaError("format", f"{kind or 'unknown'}, starts with {content[:12]!r}")
     if kind == "WEBP":
         _judge_size(*_webp_size(content), config)  # its reader reserves the canvas on opening
-    if kind == "TIFF":
+    elif kind == "JPEG":
+        _judge_jpeg(content, config)
+    elif kind == "PNG":
+        _judge_png(content)
+    elif kind == "TIFF":
         _judge_tiff(content)
     with refusing("unreadable"):
         image = _READERS[kind](io.BytesIO(content))
-    if kind == "JPEG":
-        _judge_scans(content, image, config)
     _judge_size(*image.size, config)
     with refusing("unreadable"):
         frames = _count_frames(image, kind)
@@ -164,17 +170,47 @@ def _judge_size(width: int, height: int, config: DecodeConfig) -> None:
         raise MediaError("aspect", f"{width} x {height}, more than {config.max_aspect} to 1")
 
 
-def _judge_scans(content: bytes, image: ImageFile.ImageFile, config: DecodeConfig) -> None:
-    """Each scan of some bytes costs a pass over the whole picture: thousands of them would take hours."""
-    end = image.fp.tell() if image.fp else 0  # Pillow has read as far as the header of the first scan
-    bands = len(image.getbands())
-    length = 6 + 2 * bands
-    of_all = b"\xff\xda" + length.to_bytes(2, "big") + bytes([bands])
-    if "progressive" not in image.info and content.startswith(of_all, max(0, end - 2 - length)):
-        return  # one scan holds all components; the decoder refuses a second one
+def _judge_jpeg(content: bytes, config: DecodeConfig) -> None:
+    """Walk to the first scan; Pillow would do it byte by byte through whatever it is given.
+
+    Each scan of a few bytes costs a pass over the whole picture: thousands of them would take hours.
+    """
+    at, components, progressive = 2, 0, False
+    for _ in range(MAX_BLOCKS):
+        marker, length = content[at : at + 2], int.from_bytes(content[at + 2 : at + 4], "big")
+        if len(marker) < 2:
+            raise MediaError("truncated", "no picture behind the header")
+        if marker[0] != 0xFF:
+            raise MediaError("corrupt", f"{marker!r} where a marker belongs, at byte {at}")
+        if marker[1] == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker[1] in _FRAME_MARKERS:
+            components = content[at + 9] if at + 9 < len(content) else 0
+            progressive = marker[1] in _PROGRESSIVE_MARKERS
+        if marker[1] == 0xDA:
+            # A sequential file whose first scan holds all components has no other: the decoder refuses a second one.
+            if not (components and not progressive and content[at + 4 : at + 5] == bytes([components])):
+                _judge_scans(content, config)
+            return
+        at += 2 + (0 if marker[1] in _BARE_MARKERS else max(length, 2))
+    raise MediaError("metadata", f"more than {MAX_BLOCKS} segments before the picture")
+
+
+def _judge_scans(content: bytes, config: DecodeConfig) -> None:
     scans = content.count(b"\xff\xda")
     if scans > config.max_scans:
         raise MediaError("too_many_scans", f"{scans} scans, more than {config.max_scans}")
+
+
+def _judge_png(content: bytes) -> None:
+    """Count the chunks, which Pillow handles one by one."""
+    at = 8
+    for _ in range(MAX_BLOCKS):
+        if at + 12 > len(content):
+            return
+        at += 12 + int.from_bytes(content[at : at + 4], "big")
+    raise MediaError("metadata", f"more than {MAX_BLOCKS} chunks")
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:
