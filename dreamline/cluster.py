@@ -22,9 +22,9 @@ def map_tasks(
     """Apply a function to every item, at most `workers` at a time, and return the results in the order of the items.
 
     Inside a cluster (RAY_ADDRESS is set, as job submission does, or this process is a Ray driver) each item is a Ray
-    task of one CPU, spread over the nodes. Without one, `workers=1` runs here and needs no Ray; more workers start a private cluster that ends
-    with the call. A task is repeated when its process or node dies, so `function` must be idempotent; it, the items and the
-    results are pickled.
+    task of one CPU, and tasks spread over the nodes. Without one, `workers=1` runs here and needs no Ray; more workers
+    start a private cluster that ends with the call. A task is repeated when its process or node dies, so `function`
+    must be idempotent; it, the items and the results are pickled.
 
     Args:
         function: of a module that other processes can import, not of `__main__` (a `functools.partial` of one will do).

@@ -13,6 +13,7 @@ from dreamline.config import ConfigError
 
 if TYPE_CHECKING:
     from data_prep.build.config import BuildConfig
+    from data_prep.build.progress import Step
 
 app = typer.Typer(no_args_is_help=True, help="Build data sets from your own sources.")
 
@@ -29,13 +30,32 @@ Workers = Annotated[int, typer.Option("--workers", min=1, help="Tasks at a time.
 def build(
     config: ConfigFile,
     overrides: Overrides = None,
+    flow: Annotated[bool, typer.Option("--flow", help="As a Prefect flow that submits a Ray job.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", help="With --flow: a Ray cluster's dashboard; default: a local head."),
+    ] = None,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", help="With --flow: logs and results go below this folder.")
+    ] = Path("workspace"),
     as_json: AsJson = False,
 ) -> None:
     """Build a data set, add what is new to it, or go on with a build that was interrupted."""
     from data_prep.build.config import load_build
-    from data_prep.build.run import run_build
 
-    outcome = run_build(load_build(config, overrides or []), _say)
+    values = load_build(config, overrides or [])
+    if flow:
+        from flows.config import ClusterConfig
+        from flows.data_flow import plan_build, run_data_flow, show
+
+        cluster = ClusterConfig(address=ray_address) if ray_address else None
+        _end(run_data_flow(plan_build(values, workspace, cluster), show(as_json)), as_json)
+        return
+    from data_prep.build.run import run_build
+    from data_prep.build.track import track
+
+    outcome = run_build(values, _say)
+    track(outcome, values)
     _end(outcome.summary(), as_json)
 
 
@@ -117,8 +137,8 @@ def _is_file(target: str) -> bool:
     return False
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _say(step: Step) -> None:
+    print(step.text, file=sys.stderr, flush=True)
 
 
 def _end(summary: dict[str, Any], as_json: bool) -> None:

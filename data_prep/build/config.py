@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from data_prep.edits.config import EditChecksConfig, EditSetConfig
 from data_prep.fetch.config import FetchConfig
 from data_prep.filters.config import FiltersConfig
 from data_prep.sources.config import SourceConfig
-from dreamline.config import Config, apply_override, build, digest, read_yaml
+from dreamline.config import Config, Job, apply_override, build, digest, read_yaml
 from dreamline.media.config import BucketConfig, DecodeConfig
 
 PATHS = frozenset(  # keys, anywhere in the file, whose values are paths
@@ -98,6 +98,14 @@ class BuildConfig(Config):
     def digest(self) -> str:
         """Identity of what is asked for, wherever it goes and however it is carried out."""
         return digest(self.content())
+
+
+class BuildJob(Job):
+    """A build as a stage of a flow. No inputs. Output: summary (what the command line would print)."""
+
+    recipe_version: ClassVar[int] = 1
+
+    stage: BuildConfig
 
 
 def load_build(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> BuildConfig:

@@ -5,7 +5,7 @@ goes on where it was, and `dataset.json`, written last, is the only thing that a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from data_prep.build.config import BuildConfig
 from data_prep.build.pack import index_name
 from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
 from data_prep.build.process import Processing, SpanTask
-from data_prep.build.progress import Progress
+from data_prep.build.progress import Progress, Say, Step, silent
 from data_prep.build.retry import Only, retry_spans
 from data_prep.build.rules import judge_together
 from data_prep.build.shard import Writing, read_entry
@@ -54,7 +54,7 @@ class Outcome:
         }
 
 
-def run_build(config: BuildConfig, say: Callable[[str], None] = lambda _: None) -> Outcome:
+def run_build(config: BuildConfig, say: Say = silent) -> Outcome:
     """Build a data set, or add to the one that is there what it does not hold yet.
 
     Raises:
@@ -68,7 +68,7 @@ def run_build(config: BuildConfig, say: Callable[[str], None] = lambda _: None) 
     return _run(config, spans, None, say)
 
 
-def run_retry(config: BuildConfig, only: Only = "transient", say: Callable[[str], None] = lambda _: None) -> Outcome:
+def run_retry(config: BuildConfig, only: Only = "transient", say: Say = silent) -> Outcome:
     """Try again what earlier builds could not fetch; what comes this time goes into new shards.
 
     Raises:
@@ -107,7 +107,7 @@ def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
     return build(BuildConfig, values, f"{location}/{DATASET}")
 
 
-def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Callable[[str], None]) -> Outcome:
+def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Say) -> Outcome:
     store = open_store(config.output)
     content = _published(store)
     before = None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
@@ -117,7 +117,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Ca
     done = None if retry else _done(before, request)
     if before is not None and done is not None:
         store.clear(STAGING)
-        say("nothing to do: the data set holds all of it")
+        say(Step("nothing to do: the data set holds all of it"))
         return Outcome(done, before, store.location)
     prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
     with _cluster(config.num_workers, len(spans)):
@@ -126,9 +126,9 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Ca
         verdicts = judge_together(store, prefix, staged, config, before)
         kept = verdicts.refusals.keep(len(staged))
         plans = plan_shards(staged, kept, config.shards, config.name, _next_numbers(before), verdicts.weights)
-        say(f"plan: {int(kept.sum())} staged samples go into {len(plans)} shards")
+        say(Step(f"plan: {int(kept.sum())} staged samples go into {len(plans)} shards"))
         entries = _write(config, store, prefix, plans, say)
-    say("writing the tables")
+    say(Step("writing the tables"))
     negative = [plan.group.negative for plan in plans]
     good, bad = ([i for i, flag in enumerate(negative) if flag is wanted] for wanted in (False, True))
     manifests = [
@@ -172,7 +172,7 @@ def _process(
     prefix: str,
     spans: Sequence[SpanTask],
     before: CollectionInfo | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> None:
     """Stage every span that no earlier attempt has staged."""
     there = store.names(f"{prefix}index/")
@@ -182,9 +182,7 @@ def _process(
     map_tasks(work, missing, config.num_workers, progress)
 
 
-def _write(
-    config: BuildConfig, store: Store, prefix: str, plans: Sequence[ShardPlan], say: Callable[[str], None]
-) -> list[ShardFile]:
+def _write(config: BuildConfig, store: Store, prefix: str, plans: Sequence[ShardPlan], say: Say) -> list[ShardFile]:
     """Write every shard that no earlier attempt has written; all entries in the order of the plans."""
     sizes = store.names()
     missing = [plan for plan in plans if read_entry(store, prefix, plan, sizes) is None]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.build.progress import Progress
+from data_prep.build.progress import Progress, Say, silent
 from data_prep.build.run import read_dataset
 from data_prep.build.store import STAGING, Store, open_store
 from data_prep.build.tables import fingerprint_of, local_file
@@ -65,7 +65,7 @@ class Checking:
             return [f"{shard.name}: missing"]
 
 
-def verify(location: str, workers: int = 1, say: Callable[[str], None] = lambda _: None) -> Verification:
+def verify(location: str, workers: int = 1, say: Say = silent) -> Verification:
     """Hash every file and every member of every sample again, and the whole's fingerprint.
 
     Raises:

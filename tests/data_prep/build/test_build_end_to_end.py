@@ -104,7 +104,11 @@ def test_a_finished_build_is_not_repeated_and_a_grown_source_adds_shards(
     assert hash_folder(tmp_path / "out") == before
     pictures(folder, range(12, 16))
     second = run_build(config).summary()
-    assert (second["num_inputs"], second["num_kept"], second["num_ignored"]) == (19, 4, 13)  # the second copy is in it, too
+    assert (second["num_inputs"], second["num_kept"], second["num_ignored"]) == (
+        19,
+        4,
+        13,
+    )  # the second copy is in it, too
     assert second["num_samples"] == 16
     after = hash_folder(tmp_path / "out")
     assert {name for name in before if name.endswith(".tar")} < set(after)

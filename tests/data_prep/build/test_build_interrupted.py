@@ -126,7 +126,7 @@ def disturb():
 
 thread = threading.Thread(target=disturb)
 thread.start()
-outcome = run_build(config, lambda text: print(text, file=sys.stderr, flush=True))
+outcome = run_build(config, lambda step: print(step.text, file=sys.stderr, flush=True))
 thread.join()
 print(json.dumps({"lost": lost, **outcome.summary()}))
 cluster.shutdown()

@@ -62,9 +62,7 @@ def test_a_version_is_swapped_only_for_the_one_it_was_made_from(store: Store) ->
     assert store.read("dataset.json") == b"2"
 
 
-def test_published_files_are_named_by_content(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_files_are_named_by_content(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_module, "PART", 5 * 2**20)  # so that it goes up in parts
     content = bytes(range(256)) * 4 * 6 * 1024
     for _ in range(2):  # the second time it is there already
