@@ -21,9 +21,7 @@ class Columns(Config):
     A column is a name, or a path into nested values such as `files.0.url`.
     """
 
-    image: Names = Field(
-        (), description="the picture, of an edit the target: bytes, {bytes, path}, URL, path or base64"
-    )
+    image: Names = Field((), description="the picture (of an edit the target): bytes, {bytes, path}, URL or path")
     source: Names = Field((), description="what is edited")
     mask: Names = Field((), description="white where an edit may change the picture")
     text: Names = Field((), description="caption or instruction")

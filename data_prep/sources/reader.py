@@ -34,7 +34,7 @@ class Reader(Protocol):
         """All of the source, in parts of about a thousand rows; the same list as long as the source is unchanged.
 
         Raises:
-            ConfigError: nothing is there, or not what the configuration says; names the file, what is wrong and the cure.
+            ConfigError: nothing is there, or not what the configuration says; names the file and the cure.
         """
         ...
 
