@@ -109,6 +109,28 @@ def put(url: str, content: bytes | Path, if_absent: bool = False) -> bool:
     return True
 
 
+def swap(url: str, content: bytes, before: bytes | None) -> None:
+    """Replace an object if it still is what it was; of several writers at once one succeeds.
+
+    Args:
+        before: the content that must be there; None: nothing may be there.
+
+    Raises:
+        FileExistsError: something else is there.
+    """
+    condition = {"IfNoneMatch": "*"}
+    if before is not None:
+        try:
+            _, etag = head(url)
+            now = read_range(url, 0, len(before) + 1, etag)
+        except FileNotFoundError:
+            now = None
+        if now != before:
+            raise FileExistsError(f"{url}: has changed")
+        condition = {"IfMatch": f'"{etag}"'}
+    _send(url, content, _sha256(content), condition)
+
+
 def get_file(url: str, path: Path) -> None:
     """Copy an object to a local file, which appears as a whole."""
     path.parent.mkdir(parents=True, exist_ok=True)

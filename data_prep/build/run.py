@@ -109,6 +109,7 @@ def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
 
 def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Say) -> Outcome:
     store = open_store(config.output)
+    store.check()
     content = _published(store)
     before = None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
     if before is not None and before.name != config.name:

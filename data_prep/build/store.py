@@ -30,6 +30,10 @@ class Store(Protocol):
 
     location: str
 
+    def check(self) -> None:
+        """ConfigError: the place cannot be used."""
+        ...
+
     def names(self, prefix: str = "") -> dict[str, int]:
         """Size in bytes of every file whose name begins with a prefix, sorted by name."""
         ...
@@ -104,6 +108,12 @@ class FolderStore:
     def __init__(self, location: str) -> None:
         self.location = location
         self.root = Path(location)
+
+    def check(self) -> None:
+        """See `Store`."""
+        place = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise ConfigError(f"output: {self.location} cannot be written; choose another folder")
 
     def names(self, prefix: str = "") -> dict[str, int]:
         """See `Store`."""

@@ -129,6 +129,7 @@ thread.start()
 outcome = run_build(config, lambda step: print(step.text, file=sys.stderr, flush=True))
 thread.join()
 print(json.dumps({"lost": lost, **outcome.summary()}))
+ray.shutdown()
 cluster.shutdown()
 """
 

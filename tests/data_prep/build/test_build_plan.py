@@ -49,7 +49,7 @@ def test_members_lie_where_the_writer_says() -> None:
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         assert archive.getnames() == ["0123.jpg", "0123.json", "0123.txt", "0124.txt"]
         assert {(item.mtime, item.uid, item.mode, item.uname) for item in archive} == {(0, 0, 0o444, "")}
-    with pytest.raises(ValueError, match="sample k: .* longer than 100 bytes"):
+    with pytest.raises(ValueError, match=r"sample k: .* longer than 100 bytes"):
         TarWriter(io.BytesIO()).write("k", {"x" * 100: b""})
 
 

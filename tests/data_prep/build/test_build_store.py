@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import s3 as s3_module
 from data_prep.build.store import STAGING, Conflict, Store, open_store, publish_file, scratch_file
+from dreamline import storage_s3
 from dreamline.config import ConfigError
 
 
@@ -63,7 +63,7 @@ def test_a_version_is_swapped_only_for_the_one_it_was_made_from(store: Store) ->
 
 
 def test_published_files_are_named_by_content(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_module, "PART", 5 * 2**20)  # so that it goes up in parts
+    monkeypatch.setattr(storage_s3, "PART_SIZE", 5 * 2**20)  # so that it goes up in parts
     content = bytes(range(256)) * 4 * 6 * 1024
     for _ in range(2):  # the second time it is there already
         with scratch_file(store) as path:
@@ -90,5 +90,6 @@ def test_unknown_places() -> None:
 
 
 def test_a_missing_bucket_is_named(s3: str) -> None:
-    with pytest.raises(ConfigError, match="no bucket 'nowhere'"):
-        open_store("s3://nowhere/x").put("a", b"")
+    with pytest.raises(ConfigError, match=r"s3://nowhere/x/.*: there is no such bucket"):
+        open_store("s3://nowhere/x").check()
+    open_store(f"{s3}/x").check()
