@@ -14,10 +14,15 @@ class Known:
 
     keys: NDArray[np.bytes_]  # S16
     rows: NDArray[np.bytes_]
+    negatives: NDArray[np.bytes_]
 
     def has_key(self, key: str) -> bool:
         """Whether a sample of this key is there."""
         return _contains(self.keys, key)
+
+    def has_negative(self, key: str) -> bool:
+        """Whether an edit of this key is among the negatives."""
+        return _contains(self.negatives, key)
 
     def has_row(self, identity: str) -> bool:
         """Whether a row of this `row_id` was fetched and kept."""

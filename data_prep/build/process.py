@@ -136,7 +136,7 @@ class _Span:
         candidate, status = prepared.candidate, KEPT
         if problem is None and candidate.record.kind == "edit":
             problem = self._check_edit(prepared)
-            if problem is not None and self.config.edits.negatives and problem.reason not in UNUSABLE:
+            if problem is not None and self._is_negative(candidate, problem):
                 status = NEGATIVE
         if problem is not None and status == KEPT:
             status = REJECTED
@@ -145,6 +145,11 @@ class _Span:
             sample, row = to_sample(prepared, self.config)
             packed = self.part.pack.add(clean({**row, "reason": problem.reason if problem else None}), sample.members())
         self._note(status, prepared.resolved, problem, prepared, packed)
+
+    def _is_negative(self, candidate: Candidate, problem: Problem) -> bool:
+        """Whether a rejected edit is kept as an example of how not to do it."""
+        wanted = self.config.edits.negatives and problem.reason not in UNUSABLE
+        return wanted and not self.shared.known.has_negative(candidate.key)
 
     def _check_edit(self, prepared: Prepared) -> Problem | None:
         candidate, record = prepared.candidate, prepared.candidate.record

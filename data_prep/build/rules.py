@@ -15,6 +15,7 @@ from data_prep.build.pack import index_name, read_index
 from data_prep.build.plan import Refusals, Staged, reject_repeated_keys
 from data_prep.build.store import Store, publish_file, scratch_file
 from data_prep.build.tables import local_file
+from data_prep.edits.preference import JudgedEdit, preference_table, preferences
 from data_prep.edits.sets import EditRow, set_rejects, type_weights
 from data_prep.edits.vocabulary import edit_type_of
 from data_prep.filters.columns import EMBEDDING, SCHEMA
@@ -58,6 +59,33 @@ def judge_together(
     return verdicts
 
 
+def write_preferences(store: Store, prefix: str, staged: Staged, refusals: Refusals) -> TableEntry | None:
+    """Pairs of a negative and the sample that carries out the same instruction on the same source, if there are any."""
+    if not any(group.negative for group in staged.groups):
+        return None
+    chosen = np.flatnonzero(refusals.keep(len(staged)))
+    columns = ["key", "kind", "source_sha256", "text", "reason"]
+    judged = []
+    for span, numbers in _runs(staged, chosen):
+        table = read_index(store, index_name(prefix, staged.spans[span]), columns).take(staged.row[numbers])
+        judged += [
+            JudgedEdit(row["key"], row["source_sha256"], row["text"] or "", row["reason"])
+            for row in table.to_pylist()
+            if row["kind"] == "edit"
+        ]
+    pairs = preferences(judged)
+    return _publish(store, preference_table(pairs), "preferences") if pairs else None
+
+
+def _publish(store: Store, table: Any, name: str) -> TableEntry:
+    import pyarrow.parquet as pq
+
+    with scratch_file(store) as path:
+        pq.write_table(table, path, compression="zstd")
+        target, digest, size = publish_file(store, path, f"{name}-{{}}.parquet")
+    return TableEntry(name=target, sha256=digest, size=size, rows=table.num_rows)
+
+
 def _compare(
     store: Store,
     prefix: str,
@@ -67,7 +95,6 @@ def _compare(
     refusals: Refusals,
 ) -> TableEntry:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     embeddings = any(isinstance(rule, EmbeddingDuplicates) for rule in config.filters.sets)
     parts = [*_published(store, before, embeddings), *_staged_columns(store, prefix, staged, refusals, embeddings)]
@@ -81,10 +108,7 @@ def _compare(
         refusals.add(number, line["reason"], detail)
         lines.append(line)
     lines = _named(store, prefix, staged, lines)
-    with scratch_file(store) as path:
-        pq.write_table(pa.Table.from_pylist(lines, schema=evidence.schema), path, compression="zstd")
-        name, digest, size = publish_file(store, path, "evidence-{}.parquet")
-    return TableEntry(name=name, sha256=digest, size=size, rows=len(lines))
+    return _publish(store, pa.Table.from_pylist(lines, schema=evidence.schema), "evidence")
 
 
 def _staged_columns(store: Store, prefix: str, staged: Staged, refusals: Refusals, embeddings: bool) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
 from data_prep.build.process import Processing, SpanTask
 from data_prep.build.progress import Progress, Say, Step, silent
 from data_prep.build.retry import Only, retry_spans
-from data_prep.build.rules import judge_together
+from data_prep.build.rules import judge_together, write_preferences
 from data_prep.build.shard import Writing, read_entry
 from data_prep.build.statistics import count_inputs
 from data_prep.build.store import STAGING, Store, open_store
@@ -151,6 +151,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
         manifest=manifests[0],
         negatives=tuple(entries[i] for i in bad),
         negatives_manifest=manifests[1],
+        preferences=write_preferences(store, prefix, staged, verdicts.refusals),
         evidence=verdicts.evidence,
         statistics=counts.histograms,
     )

@@ -148,18 +148,29 @@ class RejectTables:
 
 
 def known_hashes(store: Store, before: CollectionInfo | None) -> Known:
-    """What a version holds: keys, and rows that need not be fetched again."""
+    """What a version holds: keys, rows that need not be fetched again, and keys of negatives."""
+    if before is None:
+        empty = np.zeros(0, "S16")
+        return Known(empty, empty, empty)
+    negatives = [item.negatives_manifest for item in before.increments if item.negatives_manifest is not None]
+    return Known(
+        keys=_column_hashes(store, before.manifests, "key"),
+        rows=_column_hashes(store, before.manifests, "row_id"),
+        negatives=_column_hashes(store, negatives, "key"),
+    )
+
+
+def _column_hashes(store: Store, tables: Sequence[TableEntry], column: str) -> NDArray[np.bytes_]:
+    """The hex strings of a column, sorted, as 16 bytes each."""
     import pyarrow.parquet as pq
 
-    found: dict[str, list[NDArray[np.bytes_]]] = {"key": [], "row_id": []}
-    for entry in before.manifests if before is not None else ():
-        with local_file(store, entry.name) as path:
-            for batch in pq.ParquetFile(path).iter_batches(BATCH, columns=list(found)):
-                for name, parts in found.items():
-                    values = [value for value in batch.column(name).to_pylist() if value is not None]
-                    parts.append(np.asarray([bytes.fromhex(value) for value in values], "S16"))
-    keys, rows = (np.sort(np.concatenate(parts)) if parts else np.zeros(0, "S16") for parts in found.values())
-    return Known(keys, rows)
+    parts = [np.zeros(0, "S16")]
+    for entry in tables:
+        with local_file(store, entry.name) as path, pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH, columns=[column]):
+                values = (value for value in batch.column(column).to_pylist() if value is not None)
+                parts.append(np.asarray([bytes.fromhex(value) for value in values], "S16"))
+    return np.sort(np.concatenate(parts))
 
 
 def row_hashes(table: Any) -> NDArray[np.bytes_]:

@@ -56,6 +56,7 @@ class Increment(Config):
     manifest: TableEntry | None  # of the shards, in their order
     negatives: tuple[ShardFile, ...] = ()  # shards of rejected edits, for preference learning
     negatives_manifest: TableEntry | None = None
+    preferences: TableEntry | None = None  # which negative is the worse attempt at which sample's instruction
     evidence: TableEntry | None = None  # pairs that set-level filters went by
     statistics: dict[str, dict[str, int]]  # histograms over inputs and over kept samples
 
@@ -66,7 +67,7 @@ class Increment(Config):
 
     def files(self) -> list[FileEntry]:
         """All files of the increment."""
-        tables = (self.manifest, self.negatives_manifest, self.evidence)
+        tables = (self.manifest, self.negatives_manifest, self.preferences, self.evidence)
         return [*self.shards, *self.negatives, *(table for table in tables if table is not None)]
 
 
