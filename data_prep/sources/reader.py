@@ -8,8 +8,10 @@ from typing import Protocol
 
 from data_prep.record import Problem, Record
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.presets import layout_of
 
 SPAN_ROWS = 1000  # rows of a span, roughly
+MAX_SPANS = 256  # of one file (or row group) that cannot be entered midway: each part reads over what comes before it
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Span:
     start: int = 0  # rows or bytes, as its reader counts
     stop: int | None = None  # None: to the end
     first_row: int = 0  # number of the first row in its file
+    columns: tuple[str, ...] = ()  # of a list with a header: their names
     files: tuple[str, ...] = ()  # of a folder: the pictures, relative to it
     version: str = ""  # of the file: another one means that it has changed
 
@@ -52,4 +55,16 @@ def open_source(config: SourceConfig) -> Reader:
     Raises:
         ConfigError: the preset is unknown or does not fit the source.
     """
-    raise NotImplementedError(config.kind)
+    from data_prep.sources.folder import FolderReader
+    from data_prep.sources.scene_records import ScenesReader
+    from data_prep.sources.tables import TableReader
+    from data_prep.sources.webdataset import WebDatasetReader
+
+    if config.scenes is not None:
+        return ScenesReader(config.scenes, config.name or "scenes")
+    layout = layout_of(config)
+    if config.kind == "webdataset":
+        return WebDatasetReader(config.path, layout)
+    if config.kind == "folder":
+        return FolderReader(config.path, layout, config.caption)
+    return TableReader(config.path, layout, only_parquet=config.kind == "parquet")
