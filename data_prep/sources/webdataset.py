@@ -20,10 +20,8 @@ from data_prep.sources.text_formats import Stream
 from data_prep.sources.text_table import DAMAGE, PEEK
 from dreamline.storage import FileEntry, is_remote, open_read
 
-PICTURES = frozenset(
-    ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff")
-    + ("avif", "heic", "heif", "jxl", "jp2", "ppm", "pgm")
-)
+_COMMON = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff")
+PICTURES = frozenset((*_COMMON, "avif", "heic", "heif", "jxl", "jp2", "ppm", "pgm"))
 TEXTS = frozenset(("txt", "text", "caption"))
 CUT_ABOVE = 2**30  # bytes; smaller archives, and those on S3, are read by one task
 
