@@ -23,6 +23,14 @@ _HASH = "sha256"  # metadata key that we keep the content's hash under
 Result = TypeVar("Result")
 
 
+class StorageError(OSError):
+    """The store cannot be reached or refuses: no fault of the file, so another attempt may go better."""
+
+
+class StorageDenied(StorageError, PermissionError):
+    """No credentials, or not enough rights."""
+
+
 def split_url(url: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`; the key may be empty.
 
@@ -184,7 +192,7 @@ class _Ranges(io.RawIOBase):
         wanted = max(0, min(num, self._size - self._position))
         content = read_range(self._url, self._position, wanted, self._etag)
         if len(content) != wanted:
-            raise OSError(f"{self._url}: got {len(content)} bytes at {self._position}, asked for {wanted}")
+            raise StorageError(f"{self._url}: got {len(content)} bytes at {self._position}, asked for {wanted}")
         self._position += wanted
         return content
 
@@ -257,10 +265,10 @@ def _ask(url: str, call: Callable[[Any], Result], past_end: Result | None = None
         try:
             return call(_client(os.getpid(), os.environ.get("AWS_ENDPOINT_URL")))
         except NoCredentialsError:
-            raise PermissionError(f"{url}: no AWS credentials; set them as the AWS command line reads them") from None
+            raise StorageDenied(f"{url}: no AWS credentials; set them as the AWS command line reads them") from None
         except BotoCoreError as error:
             if attempt == ATTEMPTS or not isinstance(error, ResponseStreamingError | ReadTimeoutError):
-                raise OSError(f"{url}: {error}") from error
+                raise StorageError(f"{url}: {error}") from error
             time.sleep(0.2 * 2**attempt)
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code"))
@@ -279,12 +287,12 @@ def _as_os_error(url: str, code: str, error: Exception) -> Exception:
     if code in ("404", "NoSuchKey", "NotFound"):
         return FileNotFoundError(f"{url}: there is no such object")
     if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
-        return PermissionError(f"{url}: access denied ({code}); check the AWS credentials")
+        return StorageDenied(f"{url}: access denied ({code}); check the AWS credentials")
     if code in ("412", "PreconditionFailed"):
         return FileExistsError(f"{url}: has changed, or is there already")
     if code in ("501", "NotImplemented"):
         return NotImplementedError(f"{url}: {error}")
-    return OSError(f"{url}: {error}")
+    return StorageError(f"{url}: {error}")
 
 
 @functools.lru_cache(maxsize=4)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from data_prep.record import Picture, Problem, Record
+from data_prep.record import Problem, Record
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.presets import layout_of
 
 SPAN_ROWS = 1000  # rows of a span, roughly
+MAX_SPANS = 256  # of one file (or row group) that cannot be entered midway: each part reads over what comes before it
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Span:
     start: int = 0  # rows or bytes, as its reader counts
     stop: int | None = None  # None: to the end
     first_row: int = 0  # number of the first row in its file
+    columns: tuple[str, ...] = ()  # of a list with a header: their names
     files: tuple[str, ...] = ()  # of a folder: the pictures, relative to it
     version: str = ""  # of the file: another one means that it has changed
 
@@ -53,27 +55,16 @@ def open_source(config: SourceConfig) -> Reader:
     Raises:
         ConfigError: the preset is unknown or does not fit the source.
     """
-    return _Folder(config)
+    from data_prep.sources.folder import FolderReader
+    from data_prep.sources.scene_records import ScenesReader
+    from data_prep.sources.tables import TableReader
+    from data_prep.sources.webdataset import WebDatasetReader
 
-
-class _Folder:
-    def __init__(self, config: SourceConfig) -> None:
-        self.c = config
-
-    def spans(self) -> list[Span]:
-        if self.c.kind == "url_list":
-            u = Path(self.c.path).read_text().split()
-            return [Span(str(i), 5, files=tuple(u[i : i + 5])) for i in range(0, len(u), 5)]
-        names = sorted(p.name for p in Path(self.c.path).iterdir())
-        return [Span(f"{i}", 5, files=tuple(names[i : i + 5])) for i in range(0, len(names), 5)]
-
-    def read(self, span: Span) -> Iterator[Record | Problem]:
-        root = Path(self.c.path)
-        for n in span.files:
-            if self.c.kind == "url_list":
-                yield Record(n, "t2i", "cap", Picture(url=n))
-            elif n.startswith("edit"):
-                other = root.parent / "src" / n
-                yield Record(n, "edit", "make it red", Picture((root / n).read_bytes()), Picture(other.read_bytes()))
-            else:
-                yield Record(n, "t2i", n.split(".")[0], Picture((root / n).read_bytes()))
+    if config.scenes is not None:
+        return ScenesReader(config.scenes, config.name or "scenes")
+    layout = layout_of(config)
+    if config.kind == "webdataset":
+        return WebDatasetReader(config.path, layout)
+    if config.kind == "folder":
+        return FolderReader(config.path, layout, config.caption)
+    return TableReader(config.path, layout, only_parquet=config.kind == "parquet")
