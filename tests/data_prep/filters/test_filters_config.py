@@ -16,7 +16,7 @@ EVERYTHING = """
 rows:
   - {kind: resolution, min_side: 512}
   - {kind: aspect, max_ratio: 2}
-  - {kind: caption, min_words: 3, max_words: 200, scripts: [latin], reject: [url, html, filename, email], banned: [stock]}
+  - {kind: caption, min_words: 3, scripts: [latin], reject: [url, html, filename, email], banned: [stock]}
   - {kind: blur, min_sharpness: 60}
   - {kind: exposure, max_clipped: 0.8}
   - {kind: flat}
