@@ -68,7 +68,7 @@ def text_share(grey: Pixels) -> float:
 
     Print is thin strokes of one tone on another. For dark and for light print: what a black-hat (or top-hat) lifts out
     is binarised; components of the size of glyphs and of even tone are kept; neighbours on one base line are joined;
-    and a joined box counts where it is longer than high and holds at least four glyphs of like height whose lower edges are level.
+    and a joined box counts where it is longer than high and holds at least four glyphs of like height on one level.
     """
     boxes = np.zeros(grey.shape, bool)
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (13, 13))
