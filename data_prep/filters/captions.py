@@ -27,7 +27,9 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
 Script = Literal["latin", "han", "kana", "hangul", "cyrillic", "greek", "arabic", "hebrew", "devanagari", "thai"]
 
 _ENDINGS = "jpe?g|png|gif|webp|bmp|tiff?|svg|heic|avif|pdf|html?|php"
-_URL = re.compile(r"(?i)\b(?:https?://|ftp://|www\.)\S+|(?<![\w@.-])(?:[a-z0-9-]{1,63}\.){1,4}(?:com|net|org|info|io|co\.uk)\b")
+_URL = re.compile(
+    r"(?i)\b(?:https?://|ftp://|www\.)\S+|(?<![\w@.-])(?:[a-z0-9-]{1,63}\.){1,4}(?:com|net|org|info|io|co\.uk)\b"
+)
 _HTML = re.compile(r"(?i)</?[a-z][a-z0-9]*(?:\s[^<>]{0,200})?/?>|&(?:[a-z]{2,8}|#\d{1,6});|\[/?(?:img|url|b|i)\]")
 _FILENAME = re.compile(
     rf"(?i)^\S*\.(?:{_ENDINGS})$"  # photo-12.jpg

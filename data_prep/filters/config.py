@@ -248,4 +248,6 @@ class FiltersConfig(Config):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"scorers of the same name: {', '.join(twice)}; give each its own `name`")
+        if sum(isinstance(rule, EmbeddingDuplicates) for rule in self.sets) > 1:
+            raise ValueError("sets: at most one embedding_duplicates, as a row has one embedding")
         return self

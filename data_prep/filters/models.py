@@ -24,6 +24,8 @@ from data_prep.filters.config import Aesthetic, Classifier, Similarity, Weights
 from data_prep.filters.scorers import MISSING, Scorer
 from dreamline.config import ConfigError
 
+Pixels = NDArray[np.uint8]
+
 
 def open_model_scorer(rule: Aesthetic | Classifier | Similarity) -> Scorer:
     """Load a model and make its scorer.
@@ -50,9 +52,9 @@ class ImageEmbedder:
         self.model, self.version = _load(AutoModel, weights)
         self.processor = _image_processor(weights)
 
-    def tensor(self, batch: Sequence[Candidate]) -> Tensor:
-        """[B, D] float32 on the model's device."""
-        values = _pixel_values(self.processor, batch, self.weights)
+    def tensor(self, images: Sequence[Pixels]) -> Tensor:
+        """[B, D] float32 on the model's device, of pictures [H, W, 3]."""
+        values = _pixel_values(self.processor, images, self.weights)
         with torch.inference_mode():
             if hasattr(self.model, "get_image_features"):
                 found = self.model.get_image_features(pixel_values=values)
@@ -62,7 +64,7 @@ class ImageEmbedder:
 
     def embed(self, batch: Sequence[Candidate]) -> NDArray[np.float16]:
         """[B, D] float16."""
-        return np.asarray(self.tensor(batch).cpu().numpy(), np.float16)
+        return np.asarray(self.tensor([candidate.image for candidate in batch]).cpu().numpy(), np.float16)
 
 
 class AestheticScorer:
@@ -73,14 +75,15 @@ class AestheticScorer:
         self.embedder = ImageEmbedder(rule)
         self.head, digest = load_head(Path(rule.head), rule.head_sha256)
         self.head.to(rule.device)
+        taken = next(self.head.parameters()).shape[1]
+        given = self.embedder.tensor([np.zeros((32, 32, 3), np.uint8)]).shape[1]
+        if given != taken:
+            raise ConfigError(f"{rule.head}: takes {taken} numbers, but {rule.model} gives {given}")
         self.version = f"{self.embedder.version}-{digest[:12]}"
 
     def score(self, batch: Sequence[Candidate]) -> dict[str, list[float]]:
         """About 1 to 10 with LAION's head."""
-        embeddings = self.embedder.tensor(batch)
-        width = next(self.head.parameters()).shape[1]
-        if embeddings.shape[1] != width:
-            raise ConfigError(f"{self.name}: the head takes {width} numbers, the model gives {embeddings.shape[1]}")
+        embeddings = self.embedder.tensor([candidate.image for candidate in batch])
         with torch.inference_mode():
             return {self.name: self.head(embeddings)[:, 0].tolist()}
 
@@ -102,8 +105,9 @@ class ClassifierScorer:
 
     def score(self, batch: Sequence[Candidate]) -> dict[str, list[float]]:
         """In [0, 1]."""
+        values = _pixel_values(self.processor, [candidate.image for candidate in batch], self.weights)
         with torch.inference_mode():
-            logits = self.model(pixel_values=_pixel_values(self.processor, batch, self.weights)).logits
+            logits = self.model(pixel_values=values).logits
         return {self.name: logits.float().softmax(-1)[:, self.columns].sum(-1).clamp(0, 1).tolist()}
 
 
@@ -124,7 +128,7 @@ class SimilarityScorer:
         rows = [index for index, candidate in enumerate(batch) if (candidate.record.text or "").strip()]
         values = [MISSING] * len(batch)
         if rows:
-            pictures = self.embedder.tensor([batch[index] for index in rows])
+            pictures = self.embedder.tensor([batch[index].image for index in rows])
             texts = self._texts([batch[index].record.text or "" for index in rows])
             for index, value in zip(rows, (pictures * texts).sum(-1).tolist(), strict=True):
                 values[index] = value
@@ -221,9 +225,9 @@ def _image_processor(weights: Weights) -> Any:
         raise ConfigError(f"{weights.model}: its image processor cannot be loaded: {error}") from None
 
 
-def _pixel_values(processor: Any, batch: Sequence[Candidate], weights: Weights) -> Tensor:
+def _pixel_values(processor: Any, images: Sequence[Pixels], weights: Weights) -> Tensor:
     """[B, 3, h, w] as the model wants it."""
-    values = processor(images=[Image.fromarray(candidate.image) for candidate in batch], return_tensors="np")
+    values = processor(images=[Image.fromarray(image) for image in images], return_tensors="np")
     tensor = torch.from_numpy(np.stack(values["pixel_values"]))
     return tensor.to(weights.device, getattr(torch, weights.dtype))
 

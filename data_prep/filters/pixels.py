@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCALE = 512  # px, longer side at which pictures are measured
+STRAY = 0.2  # of print: the most that lower edges of glyphs deviate along a line, of their height
 UNEVEN = 0.3  # of print: the most that tone deviates within a glyph, of its mean
 
 Pixels = NDArray[np.uint8]
@@ -67,7 +68,7 @@ def text_share(grey: Pixels) -> float:
 
     Print is thin strokes of one tone on another. For dark and for light print: what a black-hat (or top-hat) lifts out
     is binarised; components of the size of glyphs and of even tone are kept; neighbours on one base line are joined;
-    and a joined box counts where it is longer than high and holds at least four glyphs of like height.
+    and a joined box counts where it is longer than high and holds at least four glyphs of like height on one level.
     """
     boxes = np.zeros(grey.shape, bool)
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (13, 13))
@@ -100,13 +101,22 @@ def _mark_lines(lifted: Pixels, level: float, tallest: int, reach: int, boxes: N
     pixel_line[labels[rows, columns]] = line_labels[rows, columns]
     line_of, high = pixel_line[glyph], height[glyph]
     count = np.bincount(line_of, minlength=num_lines)
-    mean_high = np.bincount(line_of, weights=high, minlength=num_lines) / np.maximum(count, 1)
-    spread = np.bincount(line_of, weights=high**2, minlength=num_lines) / np.maximum(count, 1) - mean_high**2
-    good = (count >= 4) & (np.sqrt(np.maximum(spread, 0)) <= 0.35 * mean_high)
+    mean_high, high_spread = _moments(line_of, high, count)
+    _, base_spread = _moments(line_of, stats[glyph, 1] + high, count)
+    good = (count >= 4) & (high_spread <= 0.35 * mean_high) & (base_spread <= STRAY * mean_high)
     good &= (lines[:, 2] >= 2 * lines[:, 3]) & (lines[:, 3] <= 2.5 * mean_high)
     for index in np.flatnonzero(good[1:]) + 1:
         x, y, w, h, _ = lines[index]
         boxes[y : y + h, x : x + w] = True
+
+
+def _moments(
+    group: NDArray[np.int64], values: NDArray[np.float64], count: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of the values of each group, 0 for a group without any."""
+    mean = np.bincount(group, weights=values, minlength=len(count)) / np.maximum(count, 1)
+    square = np.bincount(group, weights=(values - mean[group]) ** 2, minlength=len(count)) / np.maximum(count, 1)
+    return mean, np.sqrt(square)
 
 
 MEASURES: Mapping[str, Callable[[Pixels], float]] = {

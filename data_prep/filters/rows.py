@@ -1,4 +1,7 @@
-"""Row filters: rules on one picture and its text. Each is built from its rule in the configuration."""
+"""Row filters: rules on one picture and its text. Each is built from its rule in the configuration.
+
+Those that look at pixels look at an edit's target; its source is the edit checks' affair.
+"""
 
 from __future__ import annotations
 

@@ -98,6 +98,8 @@ def scored(scorers: Sequence[Scorer], batch: Sequence[Candidate]) -> list[Candid
     Raises:
         ValueError: a scorer gave another number of values than there are candidates.
     """
+    if not batch:
+        return []
     found: list[dict[str, float]] = [dict(candidate.scores) for candidate in batch]
     for scorer in scorers:
         for name, values in scorer.score(batch).items():

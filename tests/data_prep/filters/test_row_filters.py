@@ -134,6 +134,14 @@ def test_text_density_over_print_of_several_kinds(candidate, nature, print_on):
     assert _reason(candidate(page), kind="text", max_share=0.1) == "text"
 
 
+@pytest.mark.parametrize("slope", [1.0, 1.2])
+def test_busy_texture_is_no_text(nature, print_on, slope):
+    """Finer texture than most photographs have: false alarms are rare, and thick print is still found on it."""
+    busy = [nature(seed, slope=slope) for seed in range(16)]
+    assert [measures.text_share(measures.luma(picture)) > 0.05 for picture in busy].count(True) <= 1
+    assert [measures.text_share(measures.luma(print_on(picture, 8))) > 0.05 for picture in busy[:8]].count(False) <= 1
+
+
 def test_regular_patterns_are_no_text():
     rows, columns = np.indices((384, 512))
     for pattern in ((columns // 6) % 2, (columns // 12 + rows // 12) % 2, (rows // 9) % 2):

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter
 
+from data_prep.filters import near
 from data_prep.filters.columns import columns, judge_candidate, judge_scores, problems
 from data_prep.filters.config import EvaluationSet, FiltersConfig, Threshold
-from data_prep.filters.contamination import open_references
+from data_prep.filters.contamination import References, contaminated, open_references
 from data_prep.filters.duplicates import embedding_duplicates, exact_duplicates, perceptual_duplicates, resolve
 from data_prep.filters.near import Pairs, masks, near_pairs
 from data_prep.filters.sets import filter_set
@@ -55,6 +56,17 @@ def test_near_pairs_are_all_pairs_within_the_distance(distance, seed, num_left, 
     pairs = near_pairs(left, right, distance)
     assert np.array_equal(np.stack([pairs.left, pairs.right], 1).reshape(-1, 2), wanted)
     assert np.array_equal(pairs.distance, apart[tuple(wanted.T)])
+
+
+def test_pairs_do_not_depend_on_how_many_are_compared_at_a_time(monkeypatch):
+    values = np.repeat(np.random.default_rng(3).integers(0, 2**63, 20, dtype=np.uint64), 30)
+    whole = near_pairs(values, values, 2)
+    assert len(whole) == 20 * 30 * 30
+    for chunk in (1, 70, 1000):
+        monkeypatch.setattr(near, "_CHUNK", chunk)
+        parts = near_pairs(values, values, 2)
+        assert np.array_equal(parts.left, whole.left)
+        assert np.array_equal(parts.right, whole.right)
 
 
 def test_work_grows_far_below_the_square():
@@ -164,7 +176,8 @@ def test_results_do_not_depend_on_the_order_of_rows(linkage):
             "source_name": ["s"] * 600, "row": [f"r{index}" for index in range(600)],
             "key": [f"{index % 590:04d}" for index in range(600)], "kind": ["t2i"] * 600,
             "width": random.integers(500, 503, 600).astype(np.int32), "height": [500] * 600,
-            "sha256": [str(index % 550) for index in range(600)], "pixel_sha256": [str(index % 540) for index in range(600)],
+            "sha256": [str(index % 550) for index in range(600)],
+            "pixel_sha256": [str(index % 540) for index in range(600)],
             "phash": hashes, "phash_mirrored": [value ^ 0x5555 for value in hashes],
             **{f"source_{name}": pa.nulls(600, pa.string()) for name in ("sha256", "pixel_sha256")},
             **{f"source_{name}": pa.nulls(600, pa.int64()) for name in ("phash", "phash_mirrored")},
@@ -278,6 +291,16 @@ def test_decontamination_keeps_the_pairs_as_evidence(tmp_path, candidate, nature
     assert told["test", "prompt"].reason == "contaminated"
     assert "bench:0 by caption" in told["test", "prompt"].detail
     assert _lines(filter_set(_shuffled(columns(rows), 1), rules)[1]) == _lines(evidence)
+
+
+def test_mirrored_references_match_with_either_sides_mirrored_hash(candidate, nature):
+    picture = nature(1)
+    table = columns([candidate(picture[:, ::-1].copy(), row="flipped")])
+    own, mirrored = (np.array([value], np.uint64) for value in phash_both(picture))
+    none = np.zeros(1, np.uint64)
+    for known in (References("e", ("a",), (None,), own, none), References("e", ("a",), (None,), ~own, mirrored)):
+        assert contaminated(table, [known], 4)["kind"].to_pylist() == ["phash_mirrored"]
+    assert contaminated(table, [References("e", ("a",), (None,), ~own, none)], 4).num_rows == 0
 
 
 def test_references_are_read_from_tables_of_any_format(tmp_path):
