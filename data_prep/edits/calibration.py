@@ -141,9 +141,9 @@ def _quantiles(verdicts: Sequence[EditVerdict]) -> dict[str, list[float]]:
 
 def table(result: dict[str, Any]) -> str:
     """The rates as two Markdown tables."""
-    rejects = result["false_rejects"]
+    rejects, counts = result["false_rejects"], result["num_clean"]
     lines = [
-        f"| check | false rejects, {result['num_clean']['photo']} photographs {result['num_clean']['scene']} scenes |",
+        f"| check | false rejects, {counts['photo']} photographs | {counts['scene']} scenes |",
         "|---|---|---|",
         *(f"| {name} | {rejects['photo'][name]:.1%} | {rejects['scene'][name]:.1%} |" for name in (*CHECKS, "any")),
         "",
