@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -124,6 +125,25 @@ def sniff(content: bytes) -> str | None:
     if content[4:8] == b"ftyp" and (content[8:12] in (b"avif", b"avis") or b"avif" in content[12:64]):
         return "AVIF"
     return None
+
+
+def check_png_data(content: bytes) -> None:
+    """Compare the checksums of a PNG's data, which Pillow does not: half of a file may be lost unnoticed.
+
+    Raises:
+        MediaError: `truncated` or `corrupt`.
+    """
+    view, at = memoryview(content), 8
+    while at + 12 <= len(content):
+        length, name = int.from_bytes(view[at : at + 4], "big"), bytes(view[at + 4 : at + 8])
+        end = at + 8 + length
+        if end + 4 > len(content):
+            raise MediaError("truncated", f"chunk {name!r} ends behind the file")
+        if name == b"IDAT" and zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise MediaError("corrupt", f"wrong checksum of the data at byte {at}")
+        if name == b"IEND":
+            return
+        at = end + 4
 
 
 def exif_orientation(exif: object) -> int:
