@@ -65,7 +65,7 @@ def _pink(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float
     radius[0, 0] = np.inf
     waves = (rng.standard_normal(radius.shape) + 1j * rng.standard_normal(radius.shape)) / radius**1.15
     field = np.fft.irfft2(waves, (height, width))
-    return (field / field.std()).astype(np.float32)
+    return np.asarray(field / field.std(), np.float32)
 
 
 def methods(fit: Fit, width: int, height: int) -> dict[str, Callable[[bytes], object]]:

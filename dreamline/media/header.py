@@ -98,11 +98,12 @@ def open_image(content: bytes, config: DecodeConfig) -> tuple[ImageFile.ImageFil
         frames = _count_frames(image, kind)
         alpha = bool(image.has_transparency_data)
         icc = image.info.get("icc_profile")
+        tiff_bits = _tiff_bits(image)
     if frames > 1 and config.animated == "reject":
         raise MediaError("animated", f"{kind} with {frames} or more frames")
     orientation = 1 if kind == "TIFF" else exif_orientation(image.info.get("exif"))
     width, height = image.size[::-1] if orientation >= 5 else image.size
-    deep = image.mode.startswith("I;16") or (kind == "PNG" and content[24:25] == b"\x10") or _tiff_bits(image) > 8
+    deep = image.mode.startswith("I;16") or (kind == "PNG" and content[24:25] == b"\x10") or tiff_bits > 8
     bits = 16 if deep else 8
     icc = icc if isinstance(icc, bytes) and icc else None
     return image, Header(kind, width, height, image.mode, bits, alpha, frames, orientation, icc)
