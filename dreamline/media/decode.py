@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.JpegImagePlugin import JpegImageFile
 
 from dreamline.media.colour import is_srgb, plain_pixels, to_srgb
 from dreamline.media.config import DecodeConfig
 from dreamline.media.errors import MediaError, refusing
 from dreamline.media.geometry import Fit, Geometry, scaled_to
-from dreamline.media.header import Header, open_image
+from dreamline.media.header import Header, check_png_data, open_image
 from dreamline.media.jpeg import FASTEST, Backend, encode_jpeg
 from dreamline.media.resize import resize, upright
 
@@ -59,27 +58,26 @@ def decode(
         MediaError: every refusal, with its reason; content of whatever kind raises nothing else.
     """
     image = None
-    if header is None or header.format != "JPEG":  # the others are opened again: their readers decode, too
+    if header is None or header.format != "JPEG":  # of the others the reader that was opened decodes, too
         image, header = open_image(content, config)
     whole = scaled_to(header.width, header.height)
     geometry = whole if to is None else to if isinstance(to, Geometry) else to(header.width, header.height)
     stored = header.stored_size
     scaled = geometry.scaled[::-1] if header.orientation >= 5 else geometry.scaled
     icc, ignored = header.icc, False
-    if header.format == "JPEG" and header.mode in ("L", "RGB"):
+    if header.format == "JPEG" or image is None:
         decoder = backend.name
-        pixels = backend.decode(content, stored, scaled)
+        pixels = backend.decode(content, stored, scaled, inks=header.mode == "CMYK")
     else:
         decoder = "pillow"
+        if header.format == "PNG":
+            check_png_data(content)
         with refusing("corrupt"):
-            image = image or open_image(content, config)[0]
-            if isinstance(image, JpegImageFile):
-                image.draft(None, scaled)
             image.load()
-            if image.size != stored and not isinstance(image, JpegImageFile):
+            if image.size != stored:
                 raise MediaError("corrupt", f"two sizes: {stored} and {image.size}")
             pixels, icc, ignored = plain_pixels(image, icc, config.background)
-        del image
+    del image
     with refusing("corrupt"):
         left, top, right, bottom = geometry.box
         pixels = upright(resize(pixels, scaled), header.orientation)[top:bottom, left:right]

@@ -25,8 +25,9 @@ try:
 except ImportError:
     cv2 = None  # type: ignore[assignment]
 
-# libjpeg's warnings that leave no mark on the picture. (Extraneous bytes do: they are what damage looks like.)
-_HARMLESS = ("invalid sos parameters", "unknown adobe color transform")
+# libjpeg's warnings that leave no mark on the picture: these files are left to Pillow, which does not see warnings.
+# (Extraneous bytes are not among them: that is what damage looks like.)
+_HARMLESS = ("invalid sos parameters", "unknown adobe color transform", "bad icc marker")
 
 Size = tuple[int, int]
 
@@ -38,10 +39,17 @@ class Backend(Protocol):
     def name(self) -> str:
         """What the manifest calls it."""
 
-    def decode(self, content: bytes, size: Size, at_least: Size) -> NDArray[np.uint8]:
-        """RGB [h, w, 3] as stored (orientation not applied) with w, h at least `at_least`, or else the full `size`.
+    def decode(self, content: bytes, size: Size, at_least: Size, inks: bool) -> NDArray[np.uint8]:
+        """Pixels as stored (orientation not applied), of a size of at least `at_least`, or else the full `size`.
 
-        Sizes are (width, height). For grey and three-component files.
+        Args:
+            content: the file.
+            size, at_least: (width, height).
+            inks: the file has four components.
+
+        Returns:
+            RGB [h, w, 3], or with `inks` CMYK [h, w, 4] where 255 is full ink. All files with inks are taken to
+            store them inverted, as Adobe does and everybody expects.
 
         Raises:
             MediaError: `truncated`, `corrupt` or `memory`.
@@ -57,22 +65,20 @@ class SimpleJpeg:
 
     name: str = "simplejpeg"
 
-    def decode(self, content: bytes, size: Size, at_least: Size) -> NDArray[np.uint8]:
+    def decode(self, content: bytes, size: Size, at_least: Size, inks: bool) -> NDArray[np.uint8]:
+        space = "CMYK" if inks else "RGB"
+        least = {"min_width": at_least[0], "min_height": at_least[1]}
         with refusing("corrupt"):
             height, width, _, _ = simplejpeg.decode_jpeg_header(content, strict=False)
             if (width, height) != size:
                 raise MediaError("corrupt", f"two headers: {size} and {(width, height)}")
             try:
-                pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                    content, "RGB", min_width=at_least[0], min_height=at_least[1]
-                )
+                pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(content, space, **least)
             except ValueError as error:
                 if not any(words in str(error).lower() for words in _HARMLESS):
                     raise
-                pixels = simplejpeg.decode_jpeg(
-                    content, "RGB", min_width=at_least[0], min_height=at_least[1], strict=False
-                )
-        return pixels
+                return PillowJpeg().decode(content, size, at_least, inks)
+        return 255 - pixels if inks else pixels
 
     def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
         content: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
@@ -85,7 +91,9 @@ class OpenCv:
 
     name: str = "cv2"
 
-    def decode(self, content: bytes, size: Size, at_least: Size) -> NDArray[np.uint8]:
+    def decode(self, content: bytes, size: Size, at_least: Size, inks: bool) -> NDArray[np.uint8]:
+        if inks:  # cv2 has only its own conversion to RGB, without a profile
+            return PillowJpeg().decode(content, size, at_least, inks)
         flags = {
             8: cv2.IMREAD_REDUCED_COLOR_8,
             4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -119,11 +127,11 @@ class PillowJpeg:
 
     name: str = "pillow"
 
-    def decode(self, content: bytes, size: Size, at_least: Size) -> NDArray[np.uint8]:
+    def decode(self, content: bytes, size: Size, at_least: Size, inks: bool) -> NDArray[np.uint8]:
         with refusing("corrupt"):
             image = JpegImageFile(io.BytesIO(content))
             image.draft(None, at_least)
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(image.convert("CMYK" if inks else "RGB"))
 
     def encode(self, pixels: NDArray[np.uint8], quality: int) -> bytes:
         target = io.BytesIO()

@@ -148,6 +148,7 @@ def hostile_files() -> Iterator[tuple[str, bytes]]:
     first = gif[13 + 768 : -1]
     yield "gif-announced-huge", gif[:6] + b"\xff\xff\xff\xff" + gif[10:]
     yield "gif-frame-outside", gif[:-1] + first.replace(b"," + bytes(4), b",\xff\xff\xff\xff", 1) + b";"
+    yield "gif-first-frame-outside", gif[:781] + first.replace(b"," + bytes(4), b",\xff\xff\xff\xff", 1) + b";"
     yield "gif-many-frames", gif[:-1] + (b",\0\0\0\0\1\0\1\0\0\2\2D\1\0") * 300_000 + b";"
     yield "gif-many-extensions", gif[:781] + b"!\xfe\1a\0" * 1_000_000 + gif[781:]
     yield "gif-no-frame", gif[:781] + b";"

@@ -118,6 +118,14 @@ def test_a_broken_profile_is_noted_and_ignored(icc: bytes) -> None:
     assert np.array_equal(decoded.pixels, pixels)
 
 
+def test_a_broken_profile_segment_of_a_jpeg_is_ignored() -> None:
+    content = file(photo(64, 48), "JPEG", quality=95)
+    broken = content[:2] + b"\xff\xe2\0\x20ICC_PROFILE\0\1\1" + bytes(16) + content[2:]
+    decoded = read(broken)
+    assert decoded.notes == ("icc_ignored",)
+    assert psnr(decoded.pixels, read(content).pixels) > 45
+
+
 def test_profiles_of_grey_pictures() -> None:
     grey = photo(32, 32)[..., 0]
     for kind in ("PNG", "JPEG"):
