@@ -55,7 +55,7 @@ def connect(workers: int) -> bool:
     import ray
 
     if private:
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level="WARNING")
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="WARNING")
     elif not ray.is_initialized():
         ray.init(logging_level="WARNING")  # attaches to RAY_ADDRESS
     return private
