@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from data_prep.sources.columns import BadRow, Row
 from data_prep.sources.presets import Layout
 from data_prep.sources.reader import MAX_SPANS, SPAN_ROWS, Span
-from dreamline.storage import FileEntry, open_read
+from dreamline.storage import FileEntry, is_remote, open_read
 from dreamline.storage_s3 import StorageError
 
 BATCH = 16  # rows in memory; they may hold pictures
@@ -109,5 +109,6 @@ def _first_line(error: Exception) -> str:
 def _open(path: str) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with open_read(path, BUFFER) as file, pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER) as parquet:
-        yield parquet
+    with ExitStack() as stack:
+        source = stack.enter_context(open_read(path, BUFFER)) if is_remote(path) else path
+        yield stack.enter_context(pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER))

@@ -80,7 +80,8 @@ class Layout:
         """
         names = set(there)
         for key, group in self.required:
-            if not any(name in names or name.partition(".")[0] in names for name in group):
+            parts = [name.split(".") for name in group]
+            if not any(".".join(path[:end]) in names for path in parts for end in range(len(path), 0, -1)):
                 found = ", ".join(sorted(names)[:40]) or "none"
                 raise ConfigError(
                     f"{file}: no column {' or '.join(map(repr, group))}; there are: {found}; "

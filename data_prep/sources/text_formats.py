@@ -15,7 +15,7 @@ from data_prep.sources.columns import BadRow, Row
 
 MAX_ROW = 16 * 2**20  # bytes of one line or object; a longer one is damage
 _BOM = b"\xef\xbb\xbf"
-_BLOCK = 2**20
+_BLOCK = 2**16  # characters
 _GAP = re.compile(r"[\s,\[]*")  # between the objects of an array
 
 Stream = io.BufferedReader | gzip.GzipFile
@@ -141,7 +141,7 @@ class JsonArray:
             try:
                 value, end = decoder.raw_decode(buffer, at)
             except (ValueError, RecursionError) as error:
-                block = text.read(_BLOCK) if len(buffer) - at < MAX_ROW else ""
+                block = text.read(max(_BLOCK, len(buffer) - at)) if len(buffer) - at < MAX_ROW else ""
                 if not block:
                     if buffer[at:].rstrip() != "]":
                         yield BadRow("bad_row", f"not a JSON array up to its end: {error}"), 0

@@ -43,7 +43,9 @@ class TextTable:
                     rows, end = rows + 1, stop
         except DAMAGE:
             whole = False  # whoever reads the last part comes to the same place
-        if not starts and not whole:
+        if not starts:
+            if whole:
+                return []  # a header and no rows
             starts.append((0, begin))
         apart = self.format.by_bytes and not self.zipped
         step = 1 if apart else max(1, -(-len(starts) // MAX_SPANS))

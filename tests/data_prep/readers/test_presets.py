@@ -23,9 +23,18 @@ def lists(make):
             "part-0.parquet",
             [
                 {
-                    **{"SAMPLE_ID": 1, "URL": f"{WEB}/a.jpg", "TEXT": "a cat", "HEIGHT": 600, "WIDTH": 800},
-                    **{"LICENSE": "?", "NSFW": "UNLIKELY", "similarity": 0.31, "hash": 123456789, "punsafe": 0.01},
-                    **{"pwatermark": 0.2, "AESTHETIC_SCORE": 5.5},
+                    "SAMPLE_ID": 1,
+                    "URL": f"{WEB}/a.jpg",
+                    "TEXT": "a cat",
+                    "HEIGHT": 600,
+                    "WIDTH": 800,
+                    "LICENSE": "?",
+                    "NSFW": "UNLIKELY",
+                    "similarity": 0.31,
+                    "hash": 123456789,
+                    "punsafe": 0.01,
+                    "pwatermark": 0.2,
+                    "AESTHETIC_SCORE": 5.5,
                 }
             ],
             {
@@ -39,8 +48,12 @@ def lists(make):
             "part-0.parquet",
             [
                 {
-                    **{"URL": f"{WEB}/a.jpg", "TEXT": "cat.jpg", "top_caption": "a cat on a mat"},
-                    **{"all_captions": ["a cat", "a dog"], "all_similarities": [0.3, 0.2], "hash": 7},
+                    "URL": f"{WEB}/a.jpg",
+                    "TEXT": "cat.jpg",
+                    "top_caption": "a cat on a mat",
+                    "all_captions": ["a cat", "a dog"],
+                    "all_similarities": [0.3, 0.2],
+                    "hash": 7,
                 }
             ],
             {"text": "a cat on a mat", "scores": {"similarity": 0.3}},
@@ -49,8 +62,14 @@ def lists(make):
             "x.parquet",
             [
                 {
-                    **{"uid": "ab", "url": f"{WEB}/a.jpg", "text": "a cat", "original_width": 8, "original_height": 6},
-                    **{"clip_b32_similarity_score": 0.2, "clip_l14_similarity_score": 0.25, "face_bboxes": [[0.1]]},
+                    "uid": "ab",
+                    "url": f"{WEB}/a.jpg",
+                    "text": "a cat",
+                    "original_width": 8,
+                    "original_height": 6,
+                    "clip_b32_similarity_score": 0.2,
+                    "clip_l14_similarity_score": 0.25,
+                    "face_bboxes": [[0.1]],
                     "sha256": "00",
                 }
             ],
@@ -69,17 +88,35 @@ def lists(make):
             "x.parquet",
             [
                 {
-                    **{"id": 1, "url": f"{WEB}/a.jpg", "text": "a cat", "width": 8, "height": 6, "image_phash": "c9"},
-                    **{"text_length": 5, "word_count": 2, "num_tokens_bert": 2, "num_tokens_gpt": 2, "num_faces": 0},
-                    **{"clip_similarity_vitb32": 0.4, "clip_similarity_vitl14": 0.3, "nsfw_score_opennsfw2": 0.0},
-                    **{"nsfw_score_gantman": 0.1, "watermark_score": 0.2, "aesthetic_score_laion_v2": 5.0},
+                    "id": 1,
+                    "url": f"{WEB}/a.jpg",
+                    "text": "a cat",
+                    "width": 8,
+                    "height": 6,
+                    "image_phash": "c9",
+                    "text_length": 5,
+                    "word_count": 2,
+                    "num_tokens_bert": 2,
+                    "num_tokens_gpt": 2,
+                    "num_faces": 0,
+                    "clip_similarity_vitb32": 0.4,
+                    "clip_similarity_vitl14": 0.3,
+                    "nsfw_score_opennsfw2": 0.0,
+                    "nsfw_score_gantman": 0.1,
+                    "watermark_score": 0.2,
+                    "aesthetic_score_laion_v2": 5.0,
                 }
             ],
             {
                 "text": "a cat",
                 "scores": {
-                    **{"clip_similarity_vitb32": 0.4, "clip_similarity_vitl14": 0.3, "nsfw_opennsfw2": 0.0},
-                    **{"nsfw_gantman": 0.1, "watermark": 0.2, "aesthetic": 5.0, "num_faces": 0.0},
+                    "clip_similarity_vitb32": 0.4,
+                    "clip_similarity_vitl14": 0.3,
+                    "nsfw_opennsfw2": 0.0,
+                    "nsfw_gantman": 0.1,
+                    "watermark": 0.2,
+                    "aesthetic": 5.0,
+                    "num_faces": 0.0,
                 },
             },
         ),
@@ -89,10 +126,19 @@ def lists(make):
             "train.jsonl.gz",
             [
                 {
-                    **{"url": f"{WEB}/a.jpg", "caption_llava": "a long text", "caption_llava_short": "a text"},
-                    **{"key": "000", "status": "success"},
+                    "url": f"{WEB}/a.jpg",
+                    "caption_llava": "a long text",
+                    "caption_llava_short": "a text",
+                    "key": "000",
+                    "status": "success",
                 },
-                {"url": f"{WEB}/b.jpg", "caption_llava": "x", "caption_llava_short": "y", "key": "1", "status": "failed"},
+                {
+                    "url": f"{WEB}/b.jpg",
+                    "caption_llava": "x",
+                    "caption_llava_short": "y",
+                    "key": "1",
+                    "status": "failed",
+                },
             ],
             {"text": "a long text", "problems": ["not_selected"]},
         ),
@@ -100,8 +146,14 @@ def lists(make):
             "pd12m.000.parquet",
             [
                 {
-                    **{"id": "1", "url": f"{WEB}/a.jpg", "caption": "a cat", "width": 8, "height": 6},
-                    **{"mime_type": "image/jpeg", "hash": "00", "source": "museum"},
+                    "id": "1",
+                    "url": f"{WEB}/a.jpg",
+                    "caption": "a cat",
+                    "width": 8,
+                    "height": 6,
+                    "mime_type": "image/jpeg",
+                    "hash": "00",
+                    "source": "museum",
                     "license": "https://creativecommons.org/publicdomain/zero/1.0/",
                 }
             ],
@@ -111,8 +163,11 @@ def lists(make):
             "sft.jsonl",
             [
                 {
-                    **{"open_image_input_url": f"{WEB}/in.jpg", "text": "make it red", "edit_type": "Change colour"},
-                    **{"output_image": "images/positive-edit/1.png", "summarized_text": "red"},
+                    "open_image_input_url": f"{WEB}/in.jpg",
+                    "text": "make it red",
+                    "edit_type": "Change colour",
+                    "output_image": "images/positive-edit/1.png",
+                    "summarized_text": "red",
                 }
             ],
             {
@@ -134,7 +189,11 @@ def beside(make):
             [{"img_path": "./p/1.jpg", "prompt": "cat --ar 1:1", "Task2": {"Caption": "a cat"}, "Task1": {}}],
             {"text": "a cat", "extra": {"prompt": "cat --ar 1:1"}},
         ),
-        "journeydb-prompt": ("x.jsonl", [{"img_path": "./p/1.jpg", "prompt": "cat --ar 1:1"}], {"text": "cat --ar 1:1"}),
+        "journeydb-prompt": (
+            "x.jsonl",
+            [{"img_path": "./p/1.jpg", "prompt": "cat --ar 1:1"}],
+            {"text": "cat --ar 1:1"},
+        ),
         "sharegpt-4o-image": (
             "text_to_image.json",
             '[{"input_prompt": "a cat", "output_image": "p/1.jpg"}]',
@@ -177,30 +236,52 @@ def embedded(make):
     return {
         "instructpix2pix": (
             {
-                **{"original_prompt": "a cat", "original_image": source, "edit_prompt": "red"},
-                **{"edited_prompt": "a red cat", "edited_image": image},
+                "original_prompt": "a cat",
+                "original_image": source,
+                "edit_prompt": "red",
+                "edited_prompt": "a red cat",
+                "edited_image": image,
             },
             {"text": "red", "extra": {"original_prompt": "a cat", "edited_prompt": "a red cat"}},
         ),
         "magicbrush": (
             {
-                **{"img_id": "7", "turn_index": 1, "source_img": source, "mask_img": mask},
-                **{"instruction": "red", "target_img": image},
+                "img_id": "7",
+                "turn_index": 1,
+                "source_img": source,
+                "mask_img": mask,
+                "instruction": "red",
+                "target_img": image,
             },
             {"text": "red", "mask": None, "licence": "CC-BY-4.0", "extra": {"img_id": "7", "turn_index": "1"}},
         ),
         "ultraedit": (
             {
-                **{"source_image": source, "edited_image": image, "mask_image": mask, "edit_prompt": "red"},
-                **{"source_caption": "a cat", "target_caption": "a red cat", "clip_sim_source": 0.2},
+                "source_image": source,
+                "edited_image": image,
+                "mask_image": mask,
+                "edit_prompt": "red",
+                "source_caption": "a cat",
+                "target_caption": "a red cat",
+                "clip_sim_source": 0.2,
             },
             {"text": "red", "mask": mask["bytes"], "licence": "CC-BY-4.0"},
         ),
         "omniedit": (
             {
-                **{"omni_edit_id": "x", "task": "removal", "src_img": source, "edited_img": image},
-                **{"edited_prompt_list": ["remove it", "please remove it"], "width": 8, "height": 6},
-                **{"sc_score_1": 9, "sc_score_2": 8, "sc_reasoning": "", "pq_score": 7, "pq_reasoning": "", "o_score": 8.1},
+                "omni_edit_id": "x",
+                "task": "removal",
+                "src_img": source,
+                "edited_img": image,
+                "edited_prompt_list": ["remove it", "please remove it"],
+                "width": 8,
+                "height": 6,
+                "sc_score_1": 9,
+                "sc_score_2": 8,
+                "sc_reasoning": "",
+                "pq_score": 7,
+                "pq_reasoning": "",
+                "o_score": 8.1,
             },
             {
                 "text": "remove it",
@@ -211,15 +292,25 @@ def embedded(make):
         ),
         "anyedit": (
             {
-                **{"image_id": "1", "edit_instruction": "red", "edit_type": "color_alter", "visual_input": "None"},
-                **{"image_file": source, "edited_file": image, "input": "a cat", "output": "a red cat"},
+                "image_id": "1",
+                "edit_instruction": "red",
+                "edit_type": "color_alter",
+                "visual_input": "None",
+                "image_file": source,
+                "edited_file": image,
+                "input": "a cat",
+                "output": "a red cat",
             },
             {"text": "red", "label": "color_alter", "licence": "CC-BY-4.0"},
         ),
         "hq-edit": (
             {
-                **{"input_image": source, "output_image": image, "edit": "red", "inverse_edit": "grey"},
-                **{"input": "a cat", "output": "a red cat"},
+                "input_image": source,
+                "output_image": image,
+                "edit": "red",
+                "inverse_edit": "grey",
+                "input": "a cat",
+                "output": "a red cat",
             },
             {"text": "red", "extra": {"inverse_edit": "grey", "input": "a cat", "output": "a red cat"}},
         ),
@@ -259,7 +350,6 @@ def check(rows, wanted, preset):
     return record
 
 
-
 @pytest.mark.parametrize("preset", sorted(lists(None)))
 def test_list_of_urls(make, tmp_path, preset):
     name, rows, wanted = lists(make)[preset]
@@ -285,7 +375,7 @@ def test_list_with_pictures_beside_it(make, tmp_path, preset):
 
 
 @pytest.mark.parametrize(
-    "preset", "anyedit dalle3 hq-edit instructpix2pix magicbrush nhr-edit omniedit ultraedit".split()
+    "preset", ["anyedit", "dalle3", "hq-edit", "instructpix2pix", "magicbrush", "nhr-edit", "omniedit", "ultraedit"]
 )
 def test_parquet_with_pictures(make, tmp_path, preset):
     row, wanted = embedded(make)[preset]
@@ -315,16 +405,16 @@ def test_every_preset_has_a_test(make):
     assert set(presets()) == {*lists(make), *beside(make), *embedded(make), *archives(make)}
 
 
-@pytest.mark.parametrize("preset", sorted(presets()))
+@pytest.mark.parametrize("preset", sorted(name for name, preset in presets().items() if not preset.header))
 def test_a_preset_refuses_a_file_of_another_schema(make, tmp_path, preset):
     kind = presets()[preset].kinds[0]
     if kind == "webdataset":
         (tmp_path / "a.tar").write_bytes(make.tar([("k.foo.txt", b"x")]))
-    elif presets()[preset].header:
-        pytest.skip("its files have no header, so a wrong one is a row with a wrong number of cells")
     else:
         write(make, tmp_path / "a.parquet", [{"foo": "x"}])
-    with pytest.raises(ConfigError, match=r"a\.(tar|parquet).*no column .*there are: .*foo.*name the right one as") as error:
+    with pytest.raises(
+        ConfigError, match=r"a\.(tar|parquet).*no column .*there are: .*foo.*name the right one as"
+    ) as error:
         open_source(make.config(kind=kind, path=str(tmp_path), preset=preset)).spans()
     assert "columns." in str(error.value) or "where." in str(error.value)
 
