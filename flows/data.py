@@ -46,7 +46,7 @@ def build(
     values = load_build(config, overrides or [])
     if flow:
         from flows.config import ClusterConfig
-        from flows.data_flow import plan_build, run_data_flow, show
+        from flows.data_run import plan_build, run_data_flow, show
 
         cluster = ClusterConfig(address=ray_address) if ray_address else None
         _end(run_data_flow(plan_build(values, workspace, cluster), show(as_json)), as_json)
