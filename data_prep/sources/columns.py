@@ -48,12 +48,18 @@ def to_record(row: str, cells: Row | BadRow, layout: Layout, folder: str) -> Rec
         layout: what they mean.
         folder: where relative paths of pictures start if the layout does not say.
     """
+    row = printable(row)
     if isinstance(cells, BadRow):
         return Problem(row, cells.reason, cells.detail)
     try:
         return _record(row, cells, layout, layout.pictures or folder)
     except RowError as error:
         return Problem(row, error.reason, error.detail)
+
+
+def printable(name: str) -> str:
+    """A name with the bytes that are no UTF-8 written out."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _record(row: str, cells: Row, layout: Layout, folder: str) -> Record:
@@ -77,8 +83,9 @@ def _record(row: str, cells: Row, layout: Layout, folder: str) -> Record:
     scores, extra = {}, {}
     for name, column in columns.scores.items():
         value = find(cells, (column,))
-        if isinstance(value, int | float):
-            scores[name] = float(value)
+        number = _number(value)
+        if number is not None:
+            scores[name] = number
         elif value is not None:
             extra[name] = _plain(value)
     for column in columns.extra:
@@ -138,6 +145,15 @@ def _utf8(text: str, what: str) -> str:
         except UnicodeEncodeError:
             raise RowError("not_utf8", f"{what} is not valid UTF-8") from None
     return text
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also where a list has only text; else None."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _plain(value: Any) -> str:

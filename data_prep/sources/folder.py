@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_prep.record import Problem, Record
-from data_prep.sources.columns import BadRow, Row, find, to_record
+from data_prep.sources.columns import BadRow, Row, find, printable, to_record
 from data_prep.sources.config import Caption
 from data_prep.sources.presets import Layout
 from data_prep.sources.reader import SPAN_ROWS, Span
@@ -59,9 +59,8 @@ class FolderReader:
         for name in span.files:
             if _extension(name) not in PICTURES:
                 continue
-            row = name.encode(errors="backslashreplace").decode()
             if mode == "orphans":
-                yield Problem(row, "no_metadata", "no row of the metadata names this picture")
+                yield Problem(printable(name), "no_metadata", "no row of the metadata names this picture")
                 continue
             folder, _, base = name.rpartition("/")
             cells: Row | BadRow = {}
@@ -71,7 +70,7 @@ class FolderReader:
                 cells = _sidecars(span.file, name, there)
             if not isinstance(cells, BadRow):
                 cells = {**cells, self.layout.columns.image[0]: base}
-            yield to_record(row, cells, self.layout, join(span.file, folder) if folder else span.file)
+            yield to_record(name, cells, self.layout, join(span.file, folder) if folder else span.file)
 
     @property
     def _tables(self) -> TableReader:

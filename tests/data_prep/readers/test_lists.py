@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -127,6 +128,19 @@ def test_names_columns_and_scores_of_ones_own(make, tmp_path):
     stated = first.provenance
     assert (stated.licence, stated.author, stated.page_url, stated.opt_out) == ("CC0", "me", WEB, "do not train")
     assert (second.provenance.licence, second.scores) == ("unknown", {})
+
+
+def test_scores_in_text_are_numbers(make, tmp_path):
+    (tmp_path / "a.csv").write_text(f"URL,TEXT,similarity,punsafe,AESTHETIC_SCORE\n{WEB},a,0.25,nan,high\n")
+    (found,) = make.read_all(kind="url_list", path=str(tmp_path), preset="laion")
+    assert (found.scores, found.extra) == ({"similarity": 0.25}, {"punsafe": "nan", "aesthetic_score": "high"})
+
+
+def test_a_file_name_that_is_not_utf8(make, tmp_path):
+    with open(os.fsencode(tmp_path) + b"/\xff.csv", "w") as file:
+        file.write(f"url,caption\n{WEB},a\n")
+    (found,) = make.read_all(kind="url_list", path=str(tmp_path))
+    assert found.row == "\\udcff.csv#0"
 
 
 def test_rows_that_are_not_wanted_are_problems(make, tmp_path):

@@ -401,6 +401,15 @@ def test_the_pictures_of_dalle3_may_be_base64(make, tmp_path):
     assert record.image.content == make.picture(1, size=(64, 64))
 
 
+def test_every_preset_is_documented():
+    text = (Path(__file__).parents[3] / "docs" / "data_sources.md").read_text()
+    for name, preset in presets().items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+            *(", ".join(preset.kinds), preset.task, preset.licence or "", preset.terms or ""),
+        ], f"docs/data_sources.md: {name} is not what presets.yaml says"
+
+
 def test_every_preset_has_a_test(make):
     assert set(presets()) == {*lists(make), *beside(make), *embedded(make), *archives(make)}
 
