@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources import Source
+from data_prep.sources.scenes import Source
 from dreamline.config import Config
 from dreamline.data.manifest import (
     DATASET,

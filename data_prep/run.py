@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.config import DataJob
 from data_prep.manifest import publish_dataset, read_dataset, sweep
-from data_prep.sources import SceneSource, Source
+from data_prep.sources.scenes import SceneSource, Source
 from data_prep.writer import is_written, plan_shards, write_shard
 from dreamline.cluster import map_tasks
 from dreamline.config import digest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import ShardPart, read_part, write_part
-from data_prep.sources import Source
+from data_prep.sources.scenes import Source
+from data_prep.tar import TarWriter
 from dreamline.data.manifest import ShardEntry, count
 from dreamline.data.sample import Sample
 from dreamline.storage import write_bytes
-
-BLOCK = 512  # bytes; headers and contents of a tar file start at multiples of it
 
 
 @dataclass(frozen=True)
@@ -83,26 +81,11 @@ def write_tar(samples: Sequence[Sample], folder: Path, stem: str) -> tuple[Shard
     Returns:
         What to list of the shard, and the manifest rows of its samples with offset, size and sha256 of every member.
     """
-    import webdataset
-
     buffer = io.BytesIO()
-    writer = webdataset.TarWriter(buffer, encoder=False, mtime=0, user="", group="")
-    placed = []
-    for sample in samples:
-        members = sample.members()
-        position, where = writer.tarstream.offset, []
-        for name in sorted(members):  # the order in which the writer puts them
-            where.append({"name": name, "offset": position + BLOCK, **_digest(members[name])})
-            position += BLOCK + -(-len(members[name]) // BLOCK) * BLOCK
-        writer.write({"__key__": sample.key, **members})
-        if writer.tarstream.offset != position:
-            raise RuntimeError(
-                f"sample {sample.key}: not written where the manifest says; a key longer than 100 bytes?"
-            )
-        placed.append(where)
+    writer = TarWriter(buffer)
+    placed = [writer.write(sample.key, sample.members()) for sample in samples]
     writer.close()
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()
+    content, digest = buffer.getvalue(), writer.sha256.hexdigest()
     entry = ShardEntry(name=f"{stem}-{digest[:12]}.tar", sha256=digest, samples=len(samples), size=len(content))
     write_bytes(folder / entry.name, content)
     rows = [
@@ -120,10 +103,6 @@ def write_tar(samples: Sequence[Sample], folder: Path, stem: str) -> tuple[Shard
         for sample, where in zip(samples, placed, strict=True)
     ]
     return entry, rows
-
-
-def _digest(content: bytes) -> dict[str, Any]:
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _plain(sample: Sample) -> str:

@@ -22,9 +22,9 @@ def map_tasks(
     """Apply a function to every item, at most `workers` at a time, and return the results in the order of the items.
 
     Inside a cluster (RAY_ADDRESS is set, as job submission does, or this process is a Ray driver) each item is a Ray
-    task of one CPU. Without one, `workers=1` runs here and needs no Ray; more workers start a private cluster that ends
-    with the call. A task is repeated when its process dies, so `function` must be idempotent; it, the items and the
-    results are pickled.
+    task of one CPU, and tasks spread over the nodes. Without one, `workers=1` runs here and needs no Ray; more workers
+    start a private cluster that ends with the call. A task is repeated when its process or node dies, so `function`
+    must be idempotent; it, the items and the results are pickled.
 
     Args:
         function: of a module that other processes can import, not of `__main__` (a `functools.partial` of one will do).
@@ -55,7 +55,7 @@ def connect(workers: int) -> bool:
     import ray
 
     if private:
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level="WARNING")
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="WARNING")
     elif not ray.is_initialized():
         ray.init(logging_level="WARNING")  # attaches to RAY_ADDRESS
     return private
@@ -92,7 +92,9 @@ def _map_on_ray(
         "MKL_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",  # spinning threads starve the other tasks of a shared core
     }
-    task = ray.remote(_call).options(num_cpus=1, max_retries=3, runtime_env={"env_vars": environment})
+    task = ray.remote(_call).options(
+        num_cpus=1, max_retries=3, scheduling_strategy="SPREAD", runtime_env={"env_vars": environment}
+    )
     shared = ray.put(function)
     waiting = list(enumerate(items))[::-1]
     running: dict[Any, int] = {}

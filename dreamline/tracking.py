@@ -94,6 +94,29 @@ def log_datasets(run: Run, job: Job) -> None:
     _client(run.uri).log_inputs(run.run_id, [DatasetInput(dataset, [tag]) for dataset in datasets])
 
 
+def log_dataset(run: Run, name: str, fingerprint: str, source: str, profile: Mapping[str, Any]) -> None:
+    """Name a data set as an input of a run.
+
+    Args:
+        run: the run.
+        name: of the data set.
+        fingerprint: identity of its content; its first 36 characters are the digest that MLflow shows.
+        source: path or address of what describes it.
+        profile: numbers about it, plain JSON.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    kind = "s3" if source.startswith("s3://") else "local"
+    entity = Dataset(
+        name=name,
+        digest=fingerprint[:36],
+        source_type=kind,
+        source=json.dumps({"uri": source}),
+        profile=json.dumps(profile, sort_keys=True),
+    )
+    _client(run.uri).log_inputs(run.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+
+
 def register(uri: str, checkpoint_dir: str | Path, stage: str, job: Job, run: Run) -> str:
     """Make a checkpoint a version of the registered model, and the alias `stage` point to it.
 

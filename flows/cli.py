@@ -15,7 +15,7 @@ from rich.table import Table
 
 from dreamline.config import ConfigError
 from dreamline.result import ROOT, read_result, source_hash
-from flows import doctor
+from flows import data, doctor
 from flows.cluster import ClusterError
 from flows.display import Display, duration
 from flows.gates import GateRefused
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at the resolved configuration.")
 app.add_typer(config_app, name="config")
+app.add_typer(data.app, name="data")
 
 Preset = Annotated[str, typer.Option("--preset", "-p", help="Folder in conf/.")]
 Workspace = Annotated[Path, typer.Option("--workspace", help="Everything is written below this folder.")]

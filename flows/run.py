@@ -39,7 +39,7 @@ def run(plan: Plan, display: Display) -> dict[str, Any]:
             f"{plan.preset}: {len(missing)} of {len(plan.stages)} stages to do; everything is in {plan.preset_dir}"
         )
         stop = threading.Event()
-        with _stopped_by_signals(stop, display), display:
+        with stopped_by_signals(stop, display), display:
             _carry_out(plan, display, stop)
     return read_summary(plan) or publish(plan)
 
@@ -57,7 +57,7 @@ def _carry_out(plan: Plan, display: Display, stop: threading.Event) -> None:
     try:
         with open_session(plan, display, stop):
             if not stop.is_set():
-                _in_thread(_flow(plan))
+                in_thread(_flow(plan))
     except Exception:
         if not stop.is_set():  # else the error comes from the stop
             raise
@@ -76,7 +76,7 @@ def _flow(plan: Plan) -> Callable[[], None]:
     return start
 
 
-def _in_thread(function: Callable[[], None]) -> None:
+def in_thread(function: Callable[[], None]) -> None:
     """Call a function in another thread and wait for it. Prefect sets signal handlers of its own in the main thread."""
     errors: list[BaseException] = []
     context = copy_context()
@@ -96,7 +96,7 @@ def _in_thread(function: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(stop: threading.Event, display: Display) -> Iterator[None]:
+def stopped_by_signals(stop: threading.Event, display: Display) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM, SIGHUP) asks for a stop, the second one does not wait for it."""
 
     asked = 0.0

@@ -17,7 +17,7 @@ import webdataset
 from data_prep.config import DataJob, DataStage
 from data_prep.manifest import read_part
 from data_prep.run import build, run
-from data_prep.sources import SceneSource
+from data_prep.sources.scenes import SceneSource
 from data_prep.writer import ShardTask, plan_shards, write_shard
 from dreamline.config import ConfigError, Runtime, dump
 from dreamline.data.manifest import REJECTS, DatasetInfo, read_info, read_table

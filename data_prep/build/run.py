@@ -1,0 +1,260 @@
+"""A build from end to end. Every step may be repeated: what is staged or written already is kept, so a killed build
+goes on where it was, and `dataset.json`, written last, is the only thing that a reader has to trust.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from data_prep.build.config import BuildConfig
+from data_prep.build.pack import index_name
+from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
+from data_prep.build.process import Processing, SpanTask
+from data_prep.build.progress import Progress, Say, Step, silent
+from data_prep.build.retry import Only, retry_spans
+from data_prep.build.rules import judge_together, write_preferences
+from data_prep.build.shard import Writing, read_entry
+from data_prep.build.statistics import count_inputs
+from data_prep.build.store import STAGING, Store, open_store
+from data_prep.build.tables import RejectTables, fingerprint_of, known_hashes, write_manifest
+from data_prep.sources.reader import open_source
+from dreamline.cluster import connect, map_tasks
+from dreamline.config import ConfigError, apply_override, build, digest
+from dreamline.data.collection import CollectionInfo, Increment, ShardFile, TableEntry, parse_collection
+from dreamline.data.manifest import DATASET
+
+RECIPE_VERSION = 1  # raised when the same configuration gives other shards
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a build did."""
+
+    increment: Increment
+    info: CollectionInfo
+    location: str
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON object that the command ends with."""
+        increment = self.increment
+        return {
+            "dataset": self.location,
+            "num_inputs": increment.num_inputs,
+            "num_kept": increment.num_kept,
+            "num_rejected": increment.num_rejected,
+            "num_ignored": increment.num_ignored,
+            "rejected_by_reason": increment.rejected,
+            "num_samples": self.info.num_samples,
+            "num_shards": len(self.info.shards),
+            "fingerprint": self.info.fingerprint,
+        }
+
+
+def run_build(config: BuildConfig, say: Say = silent) -> Outcome:
+    """Build a data set, or add to the one that is there what it does not hold yet.
+
+    Raises:
+        ConfigError: a source or the output cannot be used.
+        Conflict: another build has published in the meantime.
+    """
+    spans = []
+    for number, source in enumerate(config.sources):
+        reader = open_source(source)
+        spans += [SpanTask(f"{number:03d}-{i:06d}", number, span) for i, span in enumerate(reader.spans())]
+    return _run(config, spans, None, say)
+
+
+def run_retry(config: BuildConfig, only: Only = "transient", say: Say = silent) -> Outcome:
+    """Try again what earlier builds could not fetch; what comes this time goes into new shards.
+
+    Raises:
+        ConfigError: there is no data set.
+    """
+    store = open_store(config.output)
+    before = read_dataset(store)
+    if before is None:
+        raise ConfigError(f"{config.output}: no data set there, so nothing to try again; build it first")
+    spans = [SpanTask(f"retry-{number:06d}", -1, span) for number, span in enumerate(retry_spans(store, before, only))]
+    return _run(config, spans, only, say)
+
+
+def read_dataset(store: Store) -> CollectionInfo | None:
+    """The version that is published, or None.
+
+    Raises:
+        ConfigError: its dataset.json is damaged, or of another kind.
+    """
+    content = _published(store)
+    return None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
+
+
+def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
+    """The configuration that a data set was last built by.
+
+    Raises:
+        ConfigError: there is no data set.
+    """
+    info = read_dataset(open_store(location))
+    if info is None:
+        raise ConfigError(f"{location}: no data set there; build it first, or name the YAML file of its build")
+    values = {**info.increments[-1].config, "output": location}
+    for item in overrides:
+        apply_override(values, item)
+    return build(BuildConfig, values, f"{location}/{DATASET}")
+
+
+def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Say) -> Outcome:
+    store = open_store(config.output)
+    store.check()
+    content = _published(store)
+    before = None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
+    if before is not None and before.name != config.name:
+        raise ConfigError(f"{store.location}: holds data set {before.name!r}, not {config.name!r}; use another output")
+    request = digest({"config": config.content(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION})
+    done = None if retry else _done(before, request)
+    if before is not None and done is not None:
+        store.clear(STAGING)
+        say(Step("nothing to do: the data set holds all of it"))
+        return Outcome(done, before, store.location)
+    prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
+    with _cluster(config.num_workers, len(spans)):
+        _process(config, store, prefix, spans, before, say)
+        staged = read_staged(store, prefix, [task.name for task in spans])
+        verdicts = judge_together(store, prefix, staged, config, before)
+        kept = verdicts.refusals.keep(len(staged))
+        plans = plan_shards(staged, kept, config.shards, config.name, _next_numbers(before), verdicts.weights)
+        say(Step(f"plan: {int(kept.sum())} staged samples go into {len(plans)} shards"))
+        entries = _write(config, store, prefix, plans, say)
+    say(Step("writing the tables"))
+    negative = [plan.group.negative for plan in plans]
+    good, bad = ([i for i, flag in enumerate(negative) if flag is wanted] for wanted in (False, True))
+    manifests = [
+        write_manifest(store, prefix, [plans[i] for i in chosen], [entries[i] for i in chosen], name)
+        for chosen, name in ((good, "manifest"), (bad, "negatives-manifest"))
+    ]
+    tables = RejectTables(store, prefix, [task.name for task in spans], before, config.report_samples)
+    rejects, failures = tables.write_rejects(staged, verdicts.refusals), tables.write_failures()
+    counts = count_inputs(store, prefix, staged, verdicts.refusals)
+    increment = Increment(
+        request=request,
+        config=config.content(),
+        retry=retry,
+        num_inputs=counts.num_inputs,
+        num_kept=sum(entries[i].samples for i in good),
+        num_ignored=counts.num_ignored,
+        rejected=counts.rejected,
+        shards=tuple(entries[i] for i in good),
+        manifest=manifests[0],
+        negatives=tuple(entries[i] for i in bad),
+        negatives_manifest=manifests[1],
+        preferences=write_preferences(store, prefix, staged, verdicts.refusals),
+        evidence=verdicts.evidence,
+        statistics=counts.histograms,
+    )
+    if increment.num_inputs != increment.num_kept + increment.num_rejected + increment.num_ignored:
+        raise RuntimeError(
+            f"{store.location}: {increment.num_inputs} inputs, but {increment.num_kept} kept, "
+            f"{increment.num_rejected} rejected and {increment.num_ignored} ignored; nothing was published"
+        )
+    info = _publish(config, store, before, increment, rejects, failures, content)
+    for old in (before.rejects, before.failures) if before is not None else ():
+        if old.name not in (rejects.name, failures.name):
+            store.delete(old.name)
+    store.clear(STAGING)
+    return Outcome(increment, info, store.location)
+
+
+def _process(
+    config: BuildConfig,
+    store: Store,
+    prefix: str,
+    spans: Sequence[SpanTask],
+    before: CollectionInfo | None,
+    say: Say,
+) -> None:
+    """Stage every span that no earlier attempt has staged."""
+    there = store.names(f"{prefix}index/")
+    missing = [task for task in spans if index_name(prefix, task.name) not in there]
+    progress = Progress("spans", len(spans), len(spans) - len(missing), say)
+    work = Processing(config, prefix, known_hashes(store, before), min(config.num_workers, max(1, len(missing))))
+    map_tasks(work, missing, config.num_workers, progress)
+
+
+def _write(config: BuildConfig, store: Store, prefix: str, plans: Sequence[ShardPlan], say: Say) -> list[ShardFile]:
+    """Write every shard that no earlier attempt has written; all entries in the order of the plans."""
+    sizes = store.names()
+    missing = [plan for plan in plans if read_entry(store, prefix, plan, sizes) is None]
+    progress = Progress("shards", len(plans), len(plans) - len(missing), say)
+    map_tasks(Writing(config.output, prefix), missing, config.num_workers, progress)
+    sizes = store.names()
+    entries = [read_entry(store, prefix, plan, sizes) for plan in plans]
+    lost = [plan.stem for plan, entry in zip(plans, entries, strict=True) if entry is None]
+    if lost:
+        raise RuntimeError(f"{store.location}: {', '.join(lost[:3])} vanished while being written; run the build again")
+    return [entry for entry in entries if entry is not None]
+
+
+def _publish(
+    config: BuildConfig,
+    store: Store,
+    before: CollectionInfo | None,
+    increment: Increment,
+    rejects: TableEntry,
+    failures: TableEntry,
+    content: bytes | None,
+) -> CollectionInfo:
+    """Make the increment part of the data set: dataset.json, last, and only on top of the version we started from."""
+    increments = (*(before.increments if before else ()), increment)
+    manifests = [(item.manifest, item.shards) for item in increments if item.manifest is not None]
+    info = CollectionInfo(
+        name=config.name,
+        fingerprint=fingerprint_of(store, manifests),
+        num_samples=sum(item.num_kept for item in increments),
+        increments=increments,
+        rejects=rejects,
+        failures=failures,
+    )
+    store.swap(DATASET, info.to_json(), content)
+    return info
+
+
+def _published(store: Store) -> bytes | None:
+    try:
+        return store.read(DATASET)
+    except FileNotFoundError:
+        return None
+
+
+def _done(before: CollectionInfo | None, request: str) -> Increment | None:
+    """The last build, if it was asked for the same; failures that were tried again since do not count as builds."""
+    builds = [item for item in before.increments if item.retry is None] if before else []
+    return builds[-1] if builds and builds[-1].request == request else None
+
+
+def _next_numbers(before: CollectionInfo | None) -> dict[Group, int]:
+    """The first free number of a shard per group."""
+    numbers: Counter[Group] = Counter()
+    for item in before.increments if before else ():
+        for negative, shards in ((False, item.shards), (True, item.negatives)):
+            numbers.update(Group(shard.kind, negative, shard.bucket) for shard in shards)
+    return dict(numbers)
+
+
+@contextmanager
+def _cluster(workers: int, num_tasks: int) -> Iterator[None]:
+    """One Ray session for all phases, where there is more than one task to run at a time."""
+    if workers == 1 or num_tasks < 2:
+        yield
+        return
+    private = connect(workers)
+    try:
+        yield
+    finally:
+        if private:
+            import ray
+
+            ray.shutdown()

@@ -1,0 +1,1 @@
+"""Edit triplets: checks without weights, foreground masks, set-level rules, augmentation and their calibration."""

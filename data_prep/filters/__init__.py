@@ -1,0 +1,1 @@
+"""Filters: rules on one row, scores of models, and rules on the whole set. None runs unless configured."""

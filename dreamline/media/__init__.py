@@ -1,0 +1,1 @@
+"""Pictures as files: headers, decoding, resizing, encoding, aspect buckets and perceptual hashes."""

@@ -1,0 +1,150 @@
+"""`dreamline data`: build a data set from a YAML file, look after it, and look at it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamline.config import ConfigError
+
+if TYPE_CHECKING:
+    from data_prep.build.config import BuildConfig
+    from data_prep.build.progress import Step
+
+app = typer.Typer(no_args_is_help=True, help="Build data sets from your own sources.")
+
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file of a build.")]
+Target = Annotated[str, typer.Argument(help="YAML file of a build, or the data set: a folder or s3://bucket/prefix.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Dotted override, such as image.shorter_side=512; may be repeated.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout; all else goes to stderr.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Tasks at a time.")]
+
+
+@app.command()
+def build(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    flow: Annotated[bool, typer.Option("--flow", help="As a Prefect flow that submits a Ray job.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", help="With --flow: a Ray cluster's dashboard; default: a local head."),
+    ] = None,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", help="With --flow: logs and results go below this folder.")
+    ] = Path("workspace"),
+    as_json: AsJson = False,
+) -> None:
+    """Build a data set, add what is new to it, or go on with a build that was interrupted."""
+    from data_prep.build.config import load_build
+
+    values = load_build(config, overrides or [])
+    if flow:
+        from flows.config import ClusterConfig
+        from flows.data_run import plan_build, run_data_flow, show
+
+        cluster = ClusterConfig(address=ray_address) if ray_address else None
+        _end(run_data_flow(plan_build(values, workspace, cluster), show(as_json)), as_json)
+        return
+    from data_prep.build.run import run_build
+    from data_prep.build.track import track
+
+    outcome = run_build(values, _say)
+    track(outcome, values)
+    _end(outcome.summary(), as_json)
+
+
+@app.command()
+def retry(
+    target: Target,
+    only: Annotated[str, typer.Option("--only", help="transient, permanent or all failures.")] = "transient",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch again what could not be fetched; what comes this time goes into new shards."""
+    from data_prep.build.retry import ONLY
+    from data_prep.build.run import run_retry
+
+    if only not in ONLY:
+        raise ConfigError(f"--only {only}: must be one of {', '.join(ONLY)}")
+    outcome = run_retry(_config(target, overrides or []), ONLY[only], _say)
+    _end(outcome.summary(), as_json)
+
+
+@app.command()
+def verify(target: Target, workers: Workers = 1, as_json: AsJson = False) -> None:
+    """Hash every file and every sample again."""
+    from data_prep.build.verify import verify as check
+
+    found = check(_location(target), workers, _say)
+    _end(found.summary(), as_json)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    target: Target,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list them.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what interrupted builds left behind. Not while a build is running."""
+    from data_prep.build.verify import collect_garbage
+
+    names = collect_garbage(_location(target), dry_run)
+    _end({"removed" if not dry_run else "orphans": names}, as_json)
+
+
+@app.command()
+def report(
+    target: Target,
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file; default: report.html in the data set.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page of what came in, what stayed, and why the rest did not."""
+    from data_prep.build.report import write_report
+
+    _end(write_report(_location(target), out), as_json)
+
+
+def _config(target: str, overrides: list[str]) -> BuildConfig:
+    """The build of a YAML file, or the one that a data set was last built by."""
+    from data_prep.build.config import load_build
+    from data_prep.build.run import last_config
+
+    if _is_file(target):
+        return load_build(target, overrides)
+    return last_config(target, overrides)
+
+
+def _location(target: str) -> str:
+    """Where the data set lies."""
+    from data_prep.build.config import load_build
+
+    return load_build(target).output if _is_file(target) else target
+
+
+def _is_file(target: str) -> bool:
+    if target.endswith((".yaml", ".yml")):
+        if not Path(target).is_file():
+            raise ConfigError(f"{target}: no such file")
+        return True
+    return False
+
+
+def _say(step: Step) -> None:
+    print(step.text, file=sys.stderr, flush=True)
+
+
+def _end(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary, indent=1))
+        return
+    for name, value in summary.items():
+        shown = ", ".join(f"{key} {number}" for key, number in value.items()) if isinstance(value, dict) else value
+        print(f"{name}: {shown}")

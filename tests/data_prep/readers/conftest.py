@@ -1,0 +1,107 @@
+"""Small sources of every kind, written to any place."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import tarfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.record import Problem, Record
+from data_prep.sources.config import SourceConfig
+from data_prep.sources.reader import open_source
+from dreamline.config import build
+
+
+def picture(number=0, form="JPEG", size=(8, 6)):
+    """A small picture file, another one for each number."""
+    rng = np.random.default_rng(number)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def tar_of(members, **arguments):
+    """A tar archive of (name, bytes)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", **arguments) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def config(**values):
+    return build(SourceConfig, values, "test.yaml")
+
+
+def read_all(**values):
+    """Every row of a source, with the checks that hold for each reader."""
+    return read(open_source(config(**values)))
+
+
+def read(reader):
+    spans = reader.spans()
+    assert reader.spans() == spans, "planning twice gives the same"
+    assert len({span.name for span in spans}) == len(spans), "names of spans are unique"
+    reader, spans = pickle.loads(pickle.dumps((reader, spans)))
+    rows = []
+    for span in reversed(spans):
+        found = list(reader.read(span))
+        assert all(isinstance(row, Record | Problem) for row in found)
+        assert span.num_rows in (None, len(found)), f"{span.name}: {span.num_rows} planned, {len(found)} read"
+        rows = found + rows
+    assert len({row.row for row in rows}) == len(rows), "names of rows are unique"
+    return rows
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(rows, **arguments):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer, **arguments)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server, monkeypatch):
+    """s3:// URL of a fresh bucket on a local server."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"bucket-{np.random.default_rng().integers(10**12)}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def make():
+    """The functions above."""
+    return SimpleNamespace(
+        picture=picture, tar=tar_of, config=config, read_all=read_all, read=read, jsonl=jsonl, parquet=parquet
+    )
