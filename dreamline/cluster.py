@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+STARTS = 3  # of a private cluster, before its failure counts
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -22,8 +23,8 @@ def map_tasks(
     """Apply a function to every item, at most `workers` at a time, and return the results in the order of the items.
 
     Inside a cluster (RAY_ADDRESS is set, as job submission does, or this process is a Ray driver) each item is a Ray
-    task of one CPU, and tasks spread over the nodes. Without one, `workers=1` runs here and needs no Ray; more workers
-    start a private cluster that ends with the call. A task is repeated when its process or node dies, so `function`
+    task of one CPU, and tasks spread over the nodes. Without one, one worker or one item runs here and needs no Ray;
+    more start a private cluster that ends with the call. A task is repeated when its process or node dies, so `function`
     must be idempotent; it, the items and the results are pickled.
 
     Args:
@@ -38,7 +39,7 @@ def map_tasks(
     """
     if not items:
         return []
-    if workers == 1 and not _in_cluster():
+    if min(workers, len(items)) == 1 and not _in_cluster():
         return _map_here(function, items, on_done)
     return _map_on_ray(function, items, workers, on_done, threads)
 
@@ -55,10 +56,24 @@ def connect(workers: int) -> bool:
     import ray
 
     if private:
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="WARNING")
+        _start(workers)
     elif not ray.is_initialized():
         ray.init(logging_level="WARNING")  # attaches to RAY_ADDRESS
     return private
+
+
+def _start(workers: int) -> None:
+    """Start a private cluster. On a busy machine the half minute that Ray gives its own processes can be too short."""
+    import ray
+
+    for attempt in range(STARTS):
+        try:
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, logging_level="WARNING")
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == STARTS - 1:
+                raise
+            ray.shutdown()
 
 
 def _in_cluster() -> bool:
