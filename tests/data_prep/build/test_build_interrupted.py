@@ -149,7 +149,7 @@ def test_a_lost_worker_and_a_lost_node_change_nothing(
     script = tmp_path / "script.py"
     script.write_text(CLUSTER)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
     answer = tmp_path / "answer.json"  # Ray may have the last word on stdout
     command = [sys.executable, str(script), str(config), str(answer)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
