@@ -17,7 +17,7 @@ from dreamline.scenes.captions import sample_captioned_scene
 from dreamline.scenes.facts import Facts, ObjectFact
 from dreamline.scenes.render import render
 from dreamline.scenes.sampling import rng_for
-from dreamline.scenes.world import World
+from dreamline.scenes.world import SceneObject, World
 from dreamline.storage import hash_folder
 from training.encoders.build import build_encoder, build_tokenizer, save_frame
 from training.encoders.examples import (
@@ -94,7 +94,7 @@ def test_expected_cells_are_the_frequencies_of_scenes() -> None:
     red, square = ObjectFact("circle", "red"), ObjectFact("square")
     reading = read_facts(Facts((red, square), "left", "black"), WORLD)
     np.testing.assert_allclose(reading.cells.sum(1), 1, rtol=1e-6)
-    circle = content("red", "circle", WORLD)
+    circle = content(SceneObject("circle", "red", 0, 0), WORLD)
     np.testing.assert_allclose(reading.cells[:, circle], [0.5, 0, 0.5, 0])  # the left column only
     np.testing.assert_allclose(reading.cells[:, 0], 0.5, rtol=1e-6)
     assert reading.background.tolist() == [0, 0, 1]
