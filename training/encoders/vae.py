@@ -1,4 +1,4 @@
-"""Training of the tiny VAE on scenes: 32 px pictures to latents of 4x4x8 and back."""
+"""Training of the tiny VAE on scenes: pictures to small latents and back (the demo: 32 px to 4x4x8)."""
 
 from __future__ import annotations
 
@@ -17,30 +17,28 @@ from dreamline.scenes.detector import detect_many
 from dreamline.scenes.render import render
 from dreamline.scenes.sampling import rng_for, sample_scene
 from dreamline.scenes.world import Scene, Split, World
+from training.encoders.config import VAEConfig
 
 LATENT_NOISE = 0.06  # standard deviation added in training, so that the decoder forgives small errors of the U-Net
 LEARNING_RATE = 3e-3
 WARMUP = 100  # steps
-BATCH = 16
 
 
-def build_vae(width: int = 32) -> AutoencoderTiny:
-    """Four levels (factor 8), 8 latent channels, about 0.3 million parameters.
-
-    The decoder keeps a block at full resolution: without one it is linear behind the last upsampling and blurs shapes.
-    """
+def build_vae(config: VAEConfig) -> AutoencoderTiny:
+    """The untrained VAE: the demo's has four levels (factor 8), 8 latent channels and 0.3 million parameters."""
+    widths = (config.width,) * len(config.encoder_blocks)
     return AutoencoderTiny(
-        encoder_block_out_channels=(width,) * 4,
-        decoder_block_out_channels=(width,) * 4,
-        num_encoder_blocks=(0, 1, 1, 2),
-        num_decoder_blocks=(2, 1, 1, 1),
-        latent_channels=8,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=config.encoder_blocks,
+        num_decoder_blocks=config.decoder_blocks,
+        latent_channels=config.latent_channels,
         scaling_factor=1.0,
     )
 
 
 def train_vae(
-    world: World, steps: int, seed: int, num_train: int = 8000, num_eval: int = 600
+    world: World, config: VAEConfig, steps: int, seed: int, num_train: int = 8000, num_eval: int = 600
 ) -> tuple[Any, dict[str, float]]:
     """Train from random weights.
 
@@ -51,8 +49,11 @@ def train_vae(
         The VAE, and what `measure_vae` says of it on evaluation scenes, with the CPU seconds of the training.
     """
     torch.manual_seed(seed)
-    vae = build_vae()
+    vae, layout = build_vae(config), torch.contiguous_format
     pictures, _ = draw(world, "train", num_train, seed)
+    if config.bfloat16_share:
+        layout = torch.channels_last
+        vae.to(memory_format=layout)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
     generator = torch.Generator().manual_seed(seed)
     begin = time.process_time()
@@ -60,10 +61,12 @@ def train_vae(
         rate = LEARNING_RATE * min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batch = pictures[torch.randint(len(pictures), (BATCH,), generator=generator)]
-        latents = encode(vae, batch)
-        noisy = latents + LATENT_NOISE * torch.randn(latents.shape, generator=generator)
-        error = vae.decode(noisy).sample - batch
+        batch = pictures[torch.randint(len(pictures), (config.batch_size,), generator=generator)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=step < config.bfloat16_share * steps):
+            latents = encode(vae, batch.contiguous(memory_format=layout)).float()
+            noisy = latents + LATENT_NOISE * torch.randn(latents.shape, generator=generator)
+            rebuilt = vae.decode(noisy).sample
+        error = rebuilt.float() - batch
         weight = 1 + 4 * _foreground(batch)
         loss = (weight * error.abs()).mean() + 2 * (weight * error.square()).mean()
         loss = loss + 0.02 * (latents.mean().square() + latents.var().log().square())
@@ -72,6 +75,7 @@ def train_vae(
         optimiser.step()
         if step % 500 == 499:
             print(f"vae step {step + 1} loss {loss.item():.4f} cpu {time.process_time() - begin:.0f} s", flush=True)
+    vae.to(memory_format=torch.contiguous_format)
     seconds = time.process_time() - begin
     return vae, {**measure_vae(vae, world, num_eval, seed + 1), "cpu_seconds": round(seconds, 1)}
 
