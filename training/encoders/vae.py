@@ -20,8 +20,8 @@ from dreamline.scenes.world import Scene, Split, World
 from training.encoders.config import VAEConfig
 
 LATENT_NOISE = 0.06  # standard deviation added in training, so that the decoder forgives small errors of the U-Net
-LEARNING_RATE = 3e-3
 WARMUP = 100  # steps
+SMALL = 0.1  # what the weights of a grafted level begin at, in parts of their usual size
 
 
 def build_vae(config: VAEConfig) -> AutoencoderTiny:
@@ -42,23 +42,36 @@ def train_vae(
 ) -> tuple[Any, dict[str, float]]:
     """Train from random weights.
 
-    Loss: L1 + 2 L2, five times on and around objects, and a term that keeps latents at mean 0 and variance 1 (the
-    stock pipelines do not scale latents).
-
     Returns:
         The VAE, and what `measure_vae` says of it on evaluation scenes, with the CPU seconds of the training.
     """
     torch.manual_seed(seed)
-    vae, layout = build_vae(config), torch.contiguous_format
-    pictures, _ = draw(world, "train", num_train, seed)
-    if config.bfloat16_share:
-        layout = torch.channels_last
-        vae.to(memory_format=layout)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
-    generator = torch.Generator().manual_seed(seed)
+    vae = build_vae(config)
     begin = time.process_time()
+    if config.coarse_steps:
+        coarse = build_vae(config.coarse)
+        pictures, _ = draw(world, "train", num_train, seed, config.num_objects, world.size // 2)
+        fit_vae(coarse, pictures, config.coarse, config.coarse_steps, seed)
+        graft(coarse, vae)
+    pictures, _ = draw(world, "train", num_train, seed, config.num_objects)
+    fit_vae(vae, pictures, config, steps, seed)
+    seconds = time.process_time() - begin
+    return vae, {**measure_vae(vae, world, num_eval, seed + 1), "cpu_seconds": round(seconds, 1)}
+
+
+def fit_vae(vae: Any, pictures: Tensor, config: VAEConfig, steps: int, seed: int) -> None:
+    """Train in place on pictures [N, 3, H, W].
+
+    Loss: L1 + 2 L2, five times on and around objects, and a term that keeps latents at mean 0 and variance 1 (the
+    stock pipelines do not scale latents).
+    """
+    layout = torch.channels_last if config.bfloat16_share else torch.contiguous_format
+    vae.to(memory_format=layout)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.98))
+    generator = torch.Generator().manual_seed(seed)
+    begin, recent = time.process_time(), 0.0
     for step in range(steps):
-        rate = LEARNING_RATE * min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rate = config.lr * min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
             group["lr"] = rate
         batch = pictures[torch.randint(len(pictures), (config.batch_size,), generator=generator)]
@@ -72,12 +85,45 @@ def train_vae(
         loss = loss + 0.02 * (latents.mean().square() + latents.var().log().square())
         optimiser.zero_grad()
         loss.backward()
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(vae.parameters(), config.clip_norm)
         optimiser.step()
+        recent = loss.item() if step == 0 else 0.99 * recent + 0.01 * loss.item()
         if step % 500 == 499:
-            print(f"vae step {step + 1} loss {loss.item():.4f} cpu {time.process_time() - begin:.0f} s", flush=True)
+            print(f"vae step {step + 1} loss {recent:.4f} cpu {time.process_time() - begin:.0f} s", flush=True)
     vae.to(memory_format=torch.contiguous_format)
-    seconds = time.process_time() - begin
-    return vae, {**measure_vae(vae, world, num_eval, seed + 1), "cpu_seconds": round(seconds, 1)}
+
+
+@torch.no_grad()
+def graft(coarse: Any, fine: Any) -> None:
+    """Begin `fine` as `coarse`, which has one level less, with half-resolution pictures inside.
+
+    Inner levels are copied. The new outer one shrinks the picture, and repeats pixels on the way out, until it learns
+    better: its other weights are small.
+    """
+    inner, outer = coarse.encoder.layers, fine.encoder.layers
+    kept = len(inner) - 1
+    for old, new in zip(inner[1:], outer[-kept:], strict=True):
+        new.load_state_dict(old.state_dict())
+    first, shrink = outer[0], outer[-kept - 1]
+    first.weight[:4] = 0
+    first.bias[:4] = 0
+    for channel in range(3):
+        first.weight[channel, channel, 1, 1] = 1
+    first.bias[3] = 1  # carries the bias that the shrinking convolution lacks
+    shrink.weight *= SMALL
+    shrink.weight[:, :3] = inner[0].weight
+    shrink.weight[:, 3, 1, 1] += inner[0].bias
+    inner, outer = coarse.decoder.layers, fine.decoder.layers
+    kept = len(inner) - 1
+    for old, new in zip(inner[:kept], outer[:kept], strict=True):
+        new.load_state_dict(old.state_dict())
+    repeat = outer[kept + 1]
+    repeat.weight *= SMALL
+    repeat.weight[:, :, 1, 1] += torch.eye(len(repeat.weight))
+    for block in outer[kept + 2 : -1]:
+        block.conv[-1].weight *= SMALL
+    outer[-1].load_state_dict(inner[-1].state_dict())
 
 
 @torch.no_grad()
@@ -96,10 +142,17 @@ def measure_vae(vae: Any, world: World, count: int, seed: int) -> dict[str, floa
     }
 
 
-def draw(world: World, split: Split, count: int, seed: int) -> tuple[Tensor, list[Scene]]:
-    """Random scenes and their pictures [N, 3, H, W] in [-1, 1]."""
-    scenes = [sample_scene(world, rng_for(seed, index, "vae"), split) for index in range(count)]
-    return to_tensor(np.stack([render(scene, world) for scene in scenes])), scenes
+def draw(
+    world: World,
+    split: Split,
+    count: int,
+    seed: int,
+    num_objects: tuple[int, int] | None = None,
+    resolution: int | None = None,
+) -> tuple[Tensor, list[Scene]]:
+    """Random scenes and their pictures [N, 3, H, W] in [-1, 1], of the world's size by default."""
+    scenes = [sample_scene(world, rng_for(seed, index, "vae"), split, num_objects) for index in range(count)]
+    return to_tensor(np.stack([render(scene, world, resolution) for scene in scenes])), scenes
 
 
 def _detected(images: Tensor, scenes: list[Scene], world: World) -> float:
