@@ -9,7 +9,7 @@ export MKL_NUM_THREADS := 1
 export OMP_WAIT_POLICY := passive
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup demo test test-slow ablations encoders clean
+.PHONY: setup demo test test-slow ablations encoders encoders-long clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,9 @@ ablations: $(STAMP)
 # Trains the demo's frozen encoders again; what is committed came from here.
 encoders: $(STAMP)
 	$(BIN)/python -m training.encoders.run --out assets/encoders
+
+encoders-long: $(STAMP)
+	$(BIN)/python -m training.encoders.run --config conf/demo-long/encoders.yaml --out assets/encoders-long
 
 clean:
 	rm -rf $(VENV) workspace .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

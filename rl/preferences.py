@@ -24,7 +24,7 @@ KINDS_TRIED, DRAWS_PER_KIND = 100, 8
 SHARES = {"swapped": 4, "moved": 4, "wrong_object": 2}
 
 Cell = tuple[int, int]
-Part = Cell | str  # of a scene: an object's cell, 'background' or 'style'
+Part = Cell | str  # of a scene: an object's cell, or 'background'
 Draw = Callable[[], Scene | None]  # a new scene with one fault; None where that cannot be
 Spoil = Callable[[Scene, World, np.random.Generator], Scene | None]
 
@@ -117,11 +117,12 @@ def _moved(scene: Scene, world: World, rng: np.random.Generator) -> Scene | None
 
 
 def _swapped(scene: Scene, world: World, rng: np.random.Generator) -> Scene | None:
-    """Two objects exchange colour, shape, or place: what attribution and position prompts are about."""
+    """Two objects exchange colour, shape, place, size or style: what attribution and position prompts are about."""
     if len(scene.objects) < 2:
         return None
     first, second = (scene.objects[i] for i in rng.permutation(len(scene.objects))[:2])
-    names = pick(rng, (("colour",), ("shape",), ("row", "col")))
+    options = (("colour",), ("shape",), ("row", "col"), *((("size",),) if len(world.sizes) > 1 else ()))
+    names = pick(rng, (*options, *((("style",),) if len(world.styles) > 1 else ())))
     return _with(
         _without(scene, first, second),
         replace(first, **{name: getattr(second, name) for name in names}),
@@ -135,7 +136,10 @@ def _wrong_background(scene: Scene, world: World, rng: np.random.Generator) -> S
 
 
 def _wrong_style(scene: Scene, world: World, rng: np.random.Generator) -> Scene | None:
-    return replace(scene, style=_other(world.styles, scene.style, rng)) if len(world.styles) > 1 else None
+    if len(world.styles) == 1:
+        return None
+    item = pick(rng, scene.objects)
+    return _with(scene, replace(item, style=_other(world.styles, item.style, rng)))
 
 
 SPOILS: Mapping[str, Spoil] = {
@@ -191,15 +195,15 @@ def _elsewhere(edit: Edit, changed: frozenset[Part], world: World) -> list[Scene
         return [_with(source, replace(after[0], row=row, col=col)) for row, col in free]
     if not after:
         return [_without(source, item) for item in others]
-    named = {name: getattr(after[0], name) for name in ("shape", "colour", "size")}
+    named = {name: getattr(after[0], name) for name in ("shape", "colour", "size", "style")}
     values = {name: value for name, value in named.items() if value != getattr(before[0], name)}
     return [_with(source, replace(item, **values)) for item in others]
 
 
 def _differences(a: Scene, b: Scene) -> frozenset[Part]:
-    """Cells with another object, and whichever of background and style differ."""
+    """Cells with another object, and 'background' where that differs."""
     cells = {item.cell for item in (*a.objects, *b.objects)}
-    whole = {name for name in ("background", "style") if getattr(a, name) != getattr(b, name)}
+    whole: set[Part] = {"background"} if a.background != b.background else set()
     return frozenset({cell for cell in cells if a.at(*cell) != b.at(*cell)} | whole)
 
 

@@ -25,10 +25,11 @@ def facets(world: World) -> Mapping[str, int]:
 
 def labels(scene: Scene, world: World) -> NDArray[np.int64]:
     """Classes [cells, facets] of one scene, cells in reading order, facets in the order of `facets`."""
-    background, style = world.backgrounds.index(scene.background), world.styles.index(scene.style)
+    background = world.backgrounds.index(scene.background)
     table = np.empty((world.grid, world.grid, 5), np.int64)
     table[:] = (0, 0, IGNORE, background, IGNORE)
     for item in scene.objects:
         shape, colour = world.shapes.index(item.shape), world.colours.index(item.colour)
-        table[item.row, item.col] = (1 + shape, 1 + colour, world.sizes.index(item.size), background, style)
+        size, style = world.sizes.index(item.size), world.styles.index(item.style)
+        table[item.row, item.col] = (1 + shape, 1 + colour, size, background, style)
     return table.reshape(-1, 5)

@@ -127,7 +127,7 @@ def score_generation(item: GenerationItem, scene: Scene) -> bool:
 def score_edit(item: EditItem, scene: Scene) -> EditScore:
     """Compare a detected scene with the target, apart for what the edit changes and what it must leave.
 
-    `followed` looks at the cells, background and style that differ between source and target; `preserved` at all
+    `followed` looks at the cells and the background that differ between source and target; `preserved` at all
     others. So an unedited source is preserved but not followed, and a move must also vacate its old cell.
     """
     before, after = item.source, item.target
@@ -136,7 +136,6 @@ def score_edit(item: EditItem, scene: Scene) -> EditScore:
     parts: list[tuple[object, object, object]] = [
         *checks,
         (before.background, after.background, scene.background),
-        (before.style, after.style, scene.style),
     ]
     return EditScore(
         followed=all(found == new for old, new, found in parts if old != new),

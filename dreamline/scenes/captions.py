@@ -1,4 +1,4 @@
-"""Prompts: many wordings over GenEval's six categories, and the parser that reads them back.
+"""Prompts: many wordings over GenEval's six categories, size and style, and the parser that reads them back.
 
 A prompt is `frame(content) + background`. The content names the whole set of objects; attributes that it does not
 name are free. See `facts.satisfies` for what the judge makes of it.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dreamline.scenes.facts import RELATIONS, Facts, ObjectFact
 from dreamline.scenes.sampling import Look, has_held_out_pair, pick, place, random_look, split_of
-from dreamline.scenes.world import Scene, SceneObject, Split, World, with_article
+from dreamline.scenes.world import STYLE_WORDS, Scene, SceneObject, Split, World, name_look, with_article
 
-CATEGORIES = ("single_object", "two_objects", "counting", "colors", "position", "color_attribution")
+CATEGORIES = ("single_object", "two_objects", "counting", "colors", "position", "color_attribution", "size", "style")
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FRAMES = (
@@ -61,7 +61,7 @@ class NoCaption(LookupError):
 
 @dataclass(frozen=True)
 class Caption:
-    """A prompt, its GenEval category and what it states."""
+    """A prompt, its category (GenEval's, or the attribute it is about) and what it states."""
 
     text: str
     category: str
@@ -71,10 +71,11 @@ class Caption:
 def available_categories(world: World) -> tuple[str, ...]:
     """The categories that scenes of this world can show."""
     single, several = world.min_objects == 1, world.max_objects > 1
-    return tuple(name for name in CATEGORIES if (single if name in ("single_object", "colors") else several))
+    special = {"size": len(world.sizes) > 1, "style": len(world.styles) > 1, "single_object": single, "colors": single}
+    return tuple(name for name in CATEGORIES if special.get(name, several))
 
 
-def categories_of(scene: Scene) -> tuple[str, ...]:
+def categories_of(scene: Scene, world: World) -> tuple[str, ...]:
     """The categories in which this scene can be described completely; never empty for a scene with objects."""
     shapes = Counter(item.shape for item in scene.objects)
     looks = Counter(item.look for item in scene.objects)
@@ -86,8 +87,10 @@ def categories_of(scene: Scene) -> tuple[str, ...]:
         "colors": count == 1,
         "position": count == 2 and len(looks) == 2,
         "color_attribution": count > 1 and len(looks) == count,
+        "size": 1 <= count <= 2,
+        "style": 1 <= count <= 2,
     }
-    return tuple(name for name in CATEGORIES if fits[name])
+    return tuple(name for name in available_categories(world) if fits[name])
 
 
 def caption(scene: Scene, world: World, rng: np.random.Generator, split: Split, category: str | None = None) -> Caption:
@@ -97,9 +100,10 @@ def caption(scene: Scene, world: World, rng: np.random.Generator, split: Split, 
         NoCaption: the scene cannot be described in that category, or no wording of it falls into the split (the
             "eval" split holds few: use `sample_captioned_scene`, which draws scene and prompt together).
     """
-    options = categories_of(scene) if category is None else (category,)
-    if not options or not set(options) <= set(categories_of(scene)):
-        raise NoCaption(f"category {category} does not fit this scene (fitting: {categories_of(scene)}): {scene}")
+    fitting = categories_of(scene, world)
+    options = fitting if category is None else (category,)
+    if not options or not set(options) <= set(fitting):
+        raise NoCaption(f"category {category} does not fit this scene (fitting: {fitting}): {scene}")
     for _ in range(_TRIES):
         drawn = _draw(scene, world, rng, pick(rng, options))
         if split_of(drawn.text, world) == split:
@@ -135,6 +139,9 @@ def _looks_for(category: str, world: World, rng: np.random.Generator) -> list[Lo
         return [random_look(world, rng)]
     if category == "counting":
         return _looks_to_count(world, rng)
+    if category in ("size", "style"):
+        fewest, most = max(1, world.min_objects), min(2, world.max_objects)
+        return [random_look(world, rng) for _ in range(rng.integers(fewest, most + 1))]
     while True:
         first, second = looks = [random_look(world, rng), random_look(world, rng)]
         differ = {
@@ -162,7 +169,9 @@ def _looks_to_count(world: World, rng: np.random.Generator) -> list[Look]:
 def _draw(scene: Scene, world: World, rng: np.random.Generator, category: str) -> Caption:
     objects, relation, content = _content(scene, world, rng, category)
     background = scene.background if rng.random() < _STATE_BACKGROUND else None
-    style = scene.style if len(world.styles) > 1 and rng.random() < _STATE_STYLE else None
+    style = None
+    if len(world.styles) > 1 and len({item.style for item in scene.objects}) == 1 and objects[0].style is None:
+        style = scene.objects[0].style if rng.random() < _STATE_STYLE else None
     if style is not None:
         frame = pick(rng, STYLE_FRAMES[style])
     else:
@@ -178,34 +187,46 @@ def _content(
 ) -> tuple[tuple[ObjectFact, ...], str | None, str]:
     """What is stated of the objects, the relation between them, and the words for both."""
     items = [scene.objects[i] for i in rng.permutation(len(scene.objects))]
-    state_size = len(world.sizes) > 1 and rng.random() < _STATE_SIZE
+    state_size = len(world.sizes) > 1 and (category == "size" or rng.random() < _STATE_SIZE)
+    state_style = len(world.styles) > 1 and (category == "style" or rng.random() < _STATE_STYLE)
     if category == "position":
         state_colour = items[0].shape == items[1].shape or rng.random() < _STATE_COLOUR
-        facts = _group(items, state_colour, state_size)
+        facts = _group(items, state_colour, state_size, state_style)
         relation = pick(rng, [name for name, holds in RELATIONS.items() if holds(items[0], items[1])])
         phrase = pick(rng, RELATION_PHRASES[relation])
         return facts, relation, f"{name_group(facts[0])} {phrase} {name_group(facts[1])}"
     if category == "counting":
         repeated = len({item.look for item in items}) < len(items)
         # Colours are stated only where there is still something to count, so that 'two red circles' stays a count.
-        facts = _group(items, repeated and rng.random() < _STATE_COLOUR, state_size=False)
+        facts = _group(items, repeated and rng.random() < _STATE_COLOUR, state_size=False, state_style=False)
         return facts, None, _join([name_group(fact) for fact in facts], PAIR_JOINERS[0])
-    facts = _group(items, category in ("colors", "color_attribution"), state_size)
+    state_colour = category in ("colors", "color_attribution")
+    if category in ("size", "style"):
+        state_colour = rng.random() < _STATE_COLOUR
+    facts = _group(items, state_colour, state_size, state_style)
     joiner = pick(rng, PAIR_JOINERS) if len(facts) == 2 else PAIR_JOINERS[0]
     return facts, None, _join([name_group(fact) for fact in facts], joiner)
 
 
-def _group(items: Sequence[SceneObject], state_colour: bool, state_size: bool) -> tuple[ObjectFact, ...]:
+def _group(
+    items: Sequence[SceneObject], state_colour: bool, state_size: bool, state_style: bool
+) -> tuple[ObjectFact, ...]:
     """One fact per distinct stated description, in order of appearance."""
     groups = Counter(
-        (item.shape, item.colour if state_colour else None, item.size if state_size else None) for item in items
+        ObjectFact(
+            item.shape,
+            item.colour if state_colour else None,
+            item.size if state_size else None,
+            style=item.style if state_style else None,
+        )
+        for item in items
     )
-    return tuple(ObjectFact(shape, colour, size, count) for (shape, colour, size), count in groups.items())
+    return tuple(replace(fact, count=count) for fact, count in groups.items())
 
 
 def name_group(fact: ObjectFact) -> str:
-    """'a red circle', 'two small squares'."""
-    words = " ".join(word for word in (fact.size, fact.colour, fact.shape) if word)
+    """'a red circle', 'two small squares', 'an outlined star'."""
+    words = name_look(fact.shape, fact.colour, fact.size, fact.style)
     return with_article(words) if fact.count == 1 else f"{NUMBERS[fact.count - 1]} {plural(words)}"
 
 
@@ -269,8 +290,10 @@ def _parse_group(words: str, world: World) -> ObjectFact | None:
         case _:
             return None
     names = {name if count == 1 else plural(name): name for name in world.shapes}
+    styles = {STYLE_WORDS[style]: style for style in world.styles if len(world.styles) > 1}
     size = attributes.pop(0) if attributes and attributes[0] in world.sizes else None
+    style = styles[attributes.pop(0)] if attributes and attributes[0] in styles else None
     colour = attributes.pop(0) if attributes and attributes[0] in world.colours else None
     if not count or attributes or noun not in names:
         return None
-    return ObjectFact(names[noun], colour, size, count)
+    return ObjectFact(names[noun], colour, size, count, style)

@@ -3,8 +3,9 @@
 Background: the palette entry nearest to the median of the border. Then cell by cell: pixels that leave the background
 are an object; its colour is the palette entry c whose line background -> c explains these pixels best (anti-aliased
 edges lie on that line); the position on the line is the object's coverage, compared by soft intersection over union
-with every shape, exactly rendered at every size and half-pixel shift. Specks are ignored; an object that no colour or
-no shape explains, or two shapes about equally well, is reported as `unknown`, which the judge never accepts.
+with every shape, exactly rendered in every style and size at every half-pixel shift. Specks are ignored; an object that
+no colour or no shape explains, or two shapes about equally well, is reported as `unknown`, which the judge never
+accepts.
 """
 
 from __future__ import annotations
@@ -73,26 +74,21 @@ def _detect_chunk(images: Array, world: World) -> list[Scene]:
     bank = _bank(world)
     image_of, cell_of = np.nonzero(foreground.sum(2) >= bank.min_area)
     if not len(image_of):
-        return [Scene((), name, world.styles[0]) for name in backgrounds]
+        return [Scene((), name) for name in backgrounds]
     colours, coverage = _colour(
         offsets[image_of, cell_of], distance[image_of, cell_of], foreground[image_of, cell_of], ground[image_of], world
     )
     overlap, pose = bank.match(coverage)  # [objects, styles, shapes, sizes]
-    styles = _name_styles(overlap, image_of, len(images))  # [N]
     found: list[list[SceneObject]] = [[] for _ in images]
     for i, (image, cell, colour) in enumerate(zip(image_of, cell_of, colours, strict=True)):
-        style = styles[image]
-        shape, size = np.unravel_index(overlap[i, style].argmax(), overlap.shape[2:])
+        style, shape, size = np.unravel_index(overlap[i].argmax(), overlap.shape[1:])
         *_, second, first = np.sort(overlap[i, style].max(1))
         is_clear = first >= MIN_OVERLAP[world.styles[style]] and 1 - first <= MAX_AMBIGUITY * (1 - second)
         name = world.shapes[shape] if is_clear else UNKNOWN
         dx, dy = bank.shifts[pose[i, style, shape, size] % len(bank.shifts)]
         row, col = divmod(int(cell), world.grid)
-        found[image].append(SceneObject(name, colour, row, col, world.sizes[size], dx, dy))
-    return [
-        Scene(tuple(objects), name, world.styles[style])
-        for objects, name, style in zip(found, backgrounds, styles, strict=True)
-    ]
+        found[image].append(SceneObject(name, colour, row, col, world.sizes[size], dx, dy, world.styles[style]))
+    return [Scene(tuple(objects), name) for objects, name in zip(found, backgrounds, strict=True)]
 
 
 def _name_backgrounds(ground: Array, world: World) -> list[str]:
@@ -134,14 +130,6 @@ def _colour(
     every = np.arange(len(best))
     names = [world.colours[k] if error[i, k] <= MAX_COLOUR_ERROR**2 else UNKNOWN for i, k in enumerate(best)]
     return names, position[every, best]
-
-
-def _name_styles(overlap: Array, image_of: npt.NDArray[np.int64], num_images: int) -> npt.NDArray[np.int64]:
-    """The style of each picture: the one that explains its objects best in sum. [N] indices."""
-    total = np.zeros((num_images, overlap.shape[1]), np.float32)
-    np.add.at(total, image_of, overlap.max((2, 3)))
-    styles: npt.NDArray[np.int64] = total.argmax(1)
-    return styles
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -16,11 +17,22 @@ from dreamline.scenes.sampling import (
     sample_scene,
     split_of,
 )
-from dreamline.scenes.world import Scene, SceneObject, Split, World, cell_name, with_article
+from dreamline.scenes.world import (
+    SIZE_FACTORS,
+    STYLE_WORDS,
+    Scene,
+    SceneObject,
+    Split,
+    World,
+    cell_name,
+    name_look,
+    with_article,
+)
 
 EDIT_TYPES = ("add", "remove", "replace", "recolour", "move", "background", "resize", "style")
 
-# {ref} an existing object, {new} a new one with its article, {cell} a place, {value} a colour, size or background.
+# {ref} an existing object, {new} a new one with its article, {cell} a place, {value} a colour, size, style or
+# background; {comparative} larger or smaller, where only one size can be meant.
 WORDINGS: Mapping[str, tuple[str, ...]] = {
     "add": (
         "add {new} in the {cell}",
@@ -69,20 +81,17 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
         "resize {ref} to {value}",
         "change the size of {ref} to {value}",
         "set the size of {ref} to {value}",
+        "make {ref} {comparative}",
+        "resize {ref} to be {comparative}",
+        "redraw {ref} {comparative}",
     ),
     "style": (
-        "turn the picture into {value} style",
-        "redraw everything in {value} style",
-        "change the style to {value}",
-        "switch to {value} style",
-        "make the drawing style {value}",
-        "convert the image to {value} style",
-        "use {value} style for all shapes",
-        "draw all shapes in {value} style",
-        "set the style to {value}",
-        "show the shapes in {value} style",
-        "make it {value} style",
-        "render everything in {value} style",
+        "make {ref} {value}",
+        "turn {ref} into {new} one",
+        "redraw {ref} {value}",
+        "change the style of {ref} to {value}",
+        "set the style of {ref} to {value}",
+        "draw {ref} as {new} shape",
     ),
 }
 
@@ -136,7 +145,8 @@ def sample_edit(world: World, rng: np.random.Generator, split: Split, type: str 
     for _ in range(_TRIES):
         source = sample_scene(world, rng, split, num_objects.get(chosen))
         target, words = _DRAW[chosen](source, world, rng)
-        instruction = pick(rng, WORDINGS[chosen]).format(**words)
+        wordings = [text for text in WORDINGS[chosen] if "{comparative}" not in text or "comparative" in words]
+        instruction = pick(rng, wordings).format(**words)
         if split_of(instruction, world) != split:
             continue
         if split == "train" and has_held_out_pair(looks_of(target), world):
@@ -150,21 +160,18 @@ def references(item: SceneObject, scene: Scene, world: World) -> list[str]:
 
     The list is empty when another object shares all attributes.
     """
-    sizes: Sequence[bool] = (False, True) if len(world.sizes) > 1 else (False,)
+    attributes = ["colour", "shape"]
+    if len(world.styles) > 1:
+        attributes.insert(0, "style")
+    if len(world.sizes) > 1:
+        attributes.insert(0, "size")
     found = []
-    for use_size, use_colour, use_shape in ((a, b, c) for a in sizes for b in (False, True) for c in (False, True)):
-        if not (use_size or use_colour or use_shape):
-            continue
-        same = [
-            other
-            for other in scene.objects
-            if (not use_size or other.size == item.size)
-            and (not use_colour or other.colour == item.colour)
-            and (not use_shape or other.shape == item.shape)
-        ]
-        if len(same) == 1:
-            words = [item.size] * use_size + [item.colour] * use_colour + [item.shape if use_shape else "shape"]
-            found.append("the " + " ".join(words))
+    for used in product((False, True), repeat=len(attributes)):
+        stated = {name: getattr(item, name) for name, is_used in zip(attributes, used, strict=True) if is_used}
+        same = [other for other in scene.objects if all(getattr(other, name) == stated[name] for name in stated)]
+        if stated and len(same) == 1:
+            noun, colour = stated.get("shape", "shape"), stated.get("colour")
+            found.append("the " + name_look(noun, colour, stated.get("size"), stated.get("style")))
     return found
 
 
@@ -202,7 +209,9 @@ Drawn = tuple[Scene, dict[str, str]]  # the target, and the words for the wordin
 
 def _add(scene: Scene, world: World, rng: np.random.Generator) -> Drawn:
     new = place_object(random_look(world, rng), *_free_cell(scene, world, rng), world, rng)
-    words = f"{new.size} {new.colour} {new.shape}" if len(world.sizes) > 1 else f"{new.colour} {new.shape}"
+    size = new.size if len(world.sizes) > 1 else None
+    style = new.style if len(world.styles) > 1 else None
+    words = name_look(new.shape, new.colour, size, style)
     return _with(scene, new), {"new": with_article(words), "cell": _place(new.row, new.col, world, rng)}
 
 
@@ -242,12 +251,19 @@ def _background(scene: Scene, world: World, rng: np.random.Generator) -> Drawn:
 def _resize(scene: Scene, world: World, rng: np.random.Generator) -> Drawn:
     item = pick(rng, scene.objects)
     new = replace(item, size=_other(world.sizes, item.size, rng))
-    return _with(scene, new, without=item), {"ref": _refer(item, scene, world, rng), "value": new.size}
+    words = {"ref": _refer(item, scene, world, rng), "value": new.size}
+    if len(world.sizes) == 2:
+        grows = SIZE_FACTORS[new.size] > SIZE_FACTORS[item.size]
+        words["comparative"] = "larger" if grows else "smaller"
+    return _with(scene, new, without=item), words
 
 
 def _style(scene: Scene, world: World, rng: np.random.Generator) -> Drawn:
-    value = _other(world.styles, scene.style, rng)
-    return replace(scene, style=value), {"value": value}
+    item = pick(rng, scene.objects)
+    new = replace(item, style=_other(world.styles, item.style, rng))
+    value = STYLE_WORDS[new.style]
+    words = {"ref": _refer(item, scene, world, rng), "value": value, "new": with_article(value)}
+    return _with(scene, new, without=item), words
 
 
 _DRAW: Mapping[str, Callable[[Scene, World, np.random.Generator], Drawn]] = {

@@ -25,10 +25,16 @@ class ObjectFact:
     colour: str | None = None
     size: str | None = None
     count: int = 1
+    style: str | None = None
 
     def fits(self, item: SceneObject) -> bool:
         """Whether an object has every stated attribute."""
-        return item.shape == self.shape and self.colour in (None, item.colour) and self.size in (None, item.size)
+        stated = ((self.colour, item.colour), (self.size, item.size), (self.style, item.style))
+        return item.shape == self.shape and all(wanted in (None, found) for wanted, found in stated)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for `json.dumps`; a free style is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "style" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Facts:
 
     A prompt enumerates all objects: their number is exact. With a `relation` there are two groups of one object,
     and the first stands <relation> of the second, judged by cells (left: a smaller column, whatever the rows).
+    A `style` here is that of every object, as in 'an outline drawing of two squares'.
     """
 
     objects: tuple[ObjectFact, ...]
@@ -46,7 +53,7 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for `json.dumps`."""
-        return asdict(self) | {"objects": [asdict(item) for item in self.objects]}
+        return asdict(self) | {"objects": [item.to_json() for item in self.objects]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Facts:
@@ -61,7 +68,9 @@ class Facts:
 
 def satisfies(scene: Scene, facts: Facts) -> bool:
     """Whether a scene is what the facts state: every object is accounted for, none is left over or unclear."""
-    if facts.background not in (None, scene.background) or facts.style not in (None, scene.style):
+    if facts.background not in (None, scene.background):
+        return False
+    if facts.style is not None and any(item.style != facts.style for item in scene.objects):
         return False
     if any(UNKNOWN in (item.shape, item.colour) for item in scene.objects):
         return False

@@ -15,7 +15,7 @@ from dreamline.scenes.world import BACKGROUNDS, COLOURS, SIZE_FACTORS, Scene, Wo
 Array = npt.NDArray[np.float32]
 Distances = npt.NDArray[np.floating[Any]]
 
-STROKE = 0.2  # width of an outline, in units of the object's radius
+STROKE = 0.24  # width of an outline, in units of the object's radius
 RING_HOLE = 0.4  # radius of the hole of a ring, in the same units
 
 _ARM = 0.36
@@ -51,7 +51,7 @@ def render(scene: Scene, world: World, resolution: int | None = None) -> npt.NDA
     for item in scene.objects:
         x, y = world.centre(item.row, item.col)
         radius = world.radius * SIZE_FACTORS[item.size] * scale
-        left, top, alpha = stamp(item.shape, scene.style, radius, (x + item.dx) * scale, (y + item.dy) * scale)
+        left, top, alpha = stamp(item.shape, item.style, radius, (x + item.dx) * scale, (y + item.dy) * scale)
         window = canvas[top : top + alpha.shape[0], left : left + alpha.shape[1]]
         window += alpha[: window.shape[0], : window.shape[1], None] * (
             np.asarray(COLOURS[item.colour], np.float32) - window

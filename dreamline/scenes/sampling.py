@@ -72,7 +72,7 @@ def random_look(world: World, rng: np.random.Generator) -> Look:
 
 
 def place(looks: Sequence[Look], world: World, rng: np.random.Generator) -> Scene:
-    """A scene of objects with these looks in random cells, with random sizes, jitter, background and style.
+    """A scene of objects with these looks in random cells, with random sizes, styles, jitter and background.
 
     Raises:
         ValueError: more looks than cells.
@@ -84,13 +84,14 @@ def place(looks: Sequence[Look], world: World, rng: np.random.Generator) -> Scen
         place_object(look, int(cell) // world.grid, int(cell) % world.grid, world, rng)
         for look, cell in zip(looks, cells, strict=True)
     )
-    return Scene(objects, pick(rng, world.backgrounds), pick(rng, world.styles))
+    return Scene(objects, pick(rng, world.backgrounds))
 
 
 def place_object(look: Look, row: int, col: int, world: World, rng: np.random.Generator) -> SceneObject:
-    """An object in a given cell, with random size and jitter."""
+    """An object in a given cell, with random size, jitter and style."""
     colour, shape = look
-    return SceneObject(shape, colour, row, col, pick(rng, world.sizes), _jitter(world, rng), _jitter(world, rng))
+    size, dx, dy = pick(rng, world.sizes), _jitter(world, rng), _jitter(world, rng)
+    return SceneObject(shape, colour, row, col, size, dx, dy, pick(rng, world.styles))
 
 
 def sample_scene(

@@ -1,7 +1,7 @@
 """The scene world: what can be drawn (`World`) and one drawing as a value (`Scene`).
 
-A scene is a background, a drawing style and at most one object per cell of a square grid. Difficulty is configuration:
-the default world is the demo's (32 px, 2x2 cells, three shapes), a richer one adds shapes, sizes, jitter and outlines.
+A scene is a background and at most one object per cell of a square grid. Difficulty is configuration: the default
+world is the demo's (32 px, 2x2 cells, three shapes), a richer one adds shapes, sizes, jitter and outlined objects.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Split = Literal["train", "eval"]
 SHAPES: tuple[str, ...] = get_args(Shape)
 STYLES: tuple[str, ...] = get_args(Style)
 
+FILLED = "filled"  # the style of an object that names none
 UNKNOWN = "unknown"  # what the detector answers for a shape, colour or background that it cannot name
 
 # RGB, 0..255. Colours lie at least 0.4 of the unit cube's edge from each other, 0.5 from every background.
@@ -43,6 +44,8 @@ BACKGROUNDS: Mapping[str, tuple[int, int, int]] = {
 
 SIZE_FACTORS: Mapping[str, float] = {"small": 0.75, "normal": 1.0, "large": 1.25}  # times World.radius
 
+STYLE_WORDS: Mapping[str, str] = {"filled": "filled", "outline": "outlined"}  # what an object is called
+
 _ROW_NAMES = {2: ("top", "bottom"), 3: ("top", "middle", "bottom")}
 _COL_NAMES = {2: ("left", "right"), 3: ("left", "middle", "right")}
 
@@ -58,7 +61,7 @@ class World(Config):
     colours: tuple[Colour, ...] = ("red", "green", "blue", "yellow", "purple", "orange")
     backgrounds: tuple[Background, ...] = ("white", "grey", "black")
     sizes: tuple[Size, ...] = ("normal",)
-    styles: tuple[Style, ...] = ("filled",)
+    styles: tuple[Style, ...] = ("filled",)  # of single objects
     radius: float = Field(6.8, gt=0, description="half the width of an object of size 'normal', px")
     jitter: float = Field(
         0.0, ge=0, description="largest shift of an object from the middle of its cell, px, steps of 0.5"
@@ -115,6 +118,7 @@ class SceneObject:
     size: str = "normal"
     dx: float = field(default=0.0, compare=False)
     dy: float = field(default=0.0, compare=False)
+    style: str = FILLED
 
     @property
     def cell(self) -> tuple[int, int]:
@@ -129,7 +133,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects (kept sorted by cell), background and drawing style.
+    """Objects (kept sorted by cell) and background.
 
     Raises:
         ValueError: two objects in one cell.
@@ -137,7 +141,6 @@ class Scene:
 
     objects: tuple[SceneObject, ...]
     background: str
-    style: str = "filled"
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.objects, key=lambda item: item.cell))
@@ -150,20 +153,29 @@ class Scene:
         return next((item for item in self.objects if item.cell == (row, col)), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for `json.dumps`."""
-        return asdict(self) | {"objects": [asdict(item) for item in self.objects]}
+        """A plain dict for `json.dumps`. Its `style` is that of all objects that name none."""
+        objects = [asdict(item) for item in self.objects]
+        for item in objects:
+            if item["style"] == FILLED:
+                del item["style"]
+        return {"objects": objects, "background": self.background, "style": FILLED}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scene:
         """Inverse of `to_json`."""
-        objects = tuple(SceneObject(**item) for item in value["objects"])
-        return cls(objects, value["background"], value["style"])
+        objects = tuple(SceneObject(**{"style": value["style"], **item}) for item in value["objects"])
+        return cls(objects, value["background"])
 
 
 def cell_name(row: int, col: int, grid: int) -> str:
     """Plain words for a cell: 'top left', 'middle right', 'bottom middle', 'centre'."""
     vertical, horizontal = _ROW_NAMES[grid][row], _COL_NAMES[grid][col]
     return "centre" if vertical == horizontal else f"{vertical} {horizontal}"
+
+
+def name_look(noun: str, colour: str | None, size: str | None, style: str | None) -> str:
+    """What is stated of an object, in the order of English: 'small outlined red star'."""
+    return " ".join(word for word in (size, STYLE_WORDS.get(style or ""), colour, noun) if word)
 
 
 def with_article(words: str) -> str:

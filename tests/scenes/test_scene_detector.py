@@ -30,7 +30,7 @@ def test_every_clean_demo_scene_is_read_exactly(demo: World) -> None:
 
 def test_every_object_alone_is_read_exactly(world: World) -> None:
     scenes = [
-        Scene((SceneObject(shape, colour, row, col, size),), background, style)
+        Scene((SceneObject(shape, colour, row, col, size, style=style),), background)
         for shape in world.shapes
         for colour in world.colours
         for row, col in ((0, 0), (1, 0), (world.grid - 1, world.grid - 1))

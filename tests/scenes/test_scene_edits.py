@@ -11,7 +11,7 @@ from dreamline.scenes.edits import (
     sample_edit,
 )
 from dreamline.scenes.sampling import rng_for, sample_scene, split_of
-from dreamline.scenes.world import BACKGROUNDS, STYLES, Scene, SceneObject, World, cell_name
+from dreamline.scenes.world import BACKGROUNDS, STYLE_WORDS, Scene, SceneObject, World, cell_name
 
 
 def changed_cells(source: Scene, target: Scene) -> int:
@@ -21,7 +21,7 @@ def changed_cells(source: Scene, target: Scene) -> int:
 
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_each_type_changes_what_it_says_and_nothing_else(world: World, split: str) -> None:
-    cells = {"move": 2, "background": 0, "style": 0}
+    cells = {"move": 2, "background": 0}
     for kind in available_edit_types(world):
         for index in range(60):
             edit = sample_edit(world, rng_for(0, index, "test"), split, kind)
@@ -30,7 +30,8 @@ def test_each_type_changes_what_it_says_and_nothing_else(world: World, split: st
             assert split_of(edit.instruction, world) == split
             assert changed_cells(source, target) == cells.get(kind, 1)
             assert (source.background != target.background) == (kind == "background")
-            assert (source.style != target.style) == (kind == "style")
+            styles = [sorted(item.style for item in picture.objects) for picture in (source, target)]
+            assert (styles[0] != styles[1]) == (kind == "style") or kind in ("add", "remove")
             assert len(target.objects) - len(source.objects) == {"add": 1, "remove": -1}.get(kind, 0)
             for picture in (source, target):
                 assert world.min_objects <= len(picture.objects) <= world.max_objects
@@ -67,6 +68,7 @@ def test_a_reader_of_the_instruction_finds_the_one_object(world: World) -> None:
             if words & {*world.colours} <= {item.colour}
             and words & {*world.shapes} <= {item.shape}
             and words & {*world.sizes} <= {item.size}
+            and words & {*STYLE_WORDS.values()} <= {STYLE_WORDS[item.style]}
             and (not place or places[place] == item.cell)
         ]
         assert meant == [item for item in edit.source.objects if item not in edit.target.objects]
@@ -99,9 +101,31 @@ def test_twins_are_named_by_their_place(demo: World) -> None:
     assert found > 20
 
 
-def test_every_background_and_style_is_asked_for_in_both_splits() -> None:
+def test_every_background_is_asked_for_in_both_splits() -> None:
     world = World()
-    for kind, values in (("background", tuple(BACKGROUNDS)), ("style", STYLES)):
-        for value in values:
-            splits = {split_of(wording.format(value=value), world) for wording in WORDINGS[kind]}
-            assert splits == {"train", "eval"}
+    for value in BACKGROUNDS:
+        splits = {split_of(wording.format(value=value), world) for wording in WORDINGS["background"]}
+        assert splits == {"train", "eval"}
+
+
+def test_objects_are_named_by_size_and_style_where_only_these_tell_them_apart(rich: World) -> None:
+    one = SceneObject("star", "red", 0, 0, "small", style="outline")
+    other = SceneObject("star", "red", 1, 1, "large", style="outline")
+    third = SceneObject("star", "red", 1, 0, "large")
+    said = references(one, Scene((one, other, third), "white"), rich)
+    assert "the small star" in said
+    assert "the small outlined red star" in said
+    assert "the outlined star" not in said
+    assert "the large outlined shape" in references(other, Scene((one, other, third), "white"), rich)
+
+
+def test_larger_is_said_only_where_it_means_one_size(rich: World) -> None:
+    three = rich.model_copy(update={"sizes": ("small", "normal", "large"), "radius": 7.0})
+    for world, expected in ((rich, {"larger", "smaller"}), (three, set[str]())):
+        edits = [sample_edit(world, rng_for(0, index, "test"), "train", "resize") for index in range(200)]
+        assert {edit.instruction.split()[-1] for edit in edits} & {"larger", "smaller"} == expected
+        for edit in edits:
+            if edit.instruction.endswith("larger"):
+                assert ([item.size for item in edit.target.objects].count("large")) > (
+                    [item.size for item in edit.source.objects].count("large")
+                )

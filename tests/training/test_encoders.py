@@ -10,16 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from dreamline.config import ConfigError, build, merge, read_yaml
 from dreamline.model.prompts import IMAGE_SIDE
 from dreamline.model.text import TextEncoder, load_processor
-from dreamline.model.vae import load_vae
+from dreamline.model.vae import encode, load_vae
 from dreamline.scenes.captions import sample_captioned_scene
 from dreamline.scenes.facts import Facts, ObjectFact
 from dreamline.scenes.render import render
 from dreamline.scenes.sampling import rng_for
-from dreamline.scenes.world import World
+from dreamline.scenes.world import SceneObject, World
 from dreamline.storage import hash_folder
 from training.encoders.build import build_encoder, build_tokenizer, save_frame
+from training.encoders.config import Plan
 from training.encoders.examples import (
     content,
     edit_examples,
@@ -30,8 +32,8 @@ from training.encoders.examples import (
 )
 from training.encoders.language import last_states, tokenise
 from training.encoders.measure import measure_encoder
-from training.encoders.run import Plan, make_encoders
-from training.encoders.vae import measure_vae
+from training.encoders.run import make_encoders
+from training.encoders.vae import build_vae, draw, graft, measure_vae
 
 # Below what PROVENANCE.json says, by what fewer items and a reader with a quarter of the training cost.
 BARS = {
@@ -41,7 +43,8 @@ BARS = {
     "reading/attribution": 0.85,
     "reading/edit": 0.55,
 }
-ASSETS = Path(__file__).resolve().parents[2] / "assets/encoders"
+ROOT = Path(__file__).resolve().parents[2]
+ASSETS = ROOT / "assets/encoders"
 WORLD = World()
 
 
@@ -50,8 +53,13 @@ def stored() -> TextEncoder:
     return TextEncoder.from_folder(ASSETS)
 
 
-def test_the_script_writes_a_complete_folder(tmp_path: Path) -> None:
-    plan = Plan(vae_steps=2, encoder_steps=2, num_examples=16, num_items=12, reader_steps=2)
+SHORT = {"vae_steps": 2, "encoder_steps": 2, "num_examples": 16, "num_items": 16, "reader_steps": 2}
+
+
+@pytest.mark.parametrize("config", [None, "conf/demo-long/encoders.yaml"], ids=["demo", "demo-long"])
+def test_the_script_writes_a_complete_folder(tmp_path: Path, config: str | None) -> None:
+    values = merge(read_yaml(ROOT / config), {"vae": {"coarse_steps": 1}}) if config else {}
+    plan = build(Plan, values | SHORT, "test")
     made = make_encoders(tmp_path / "out", plan)
     parts = {path.name for path in (tmp_path / "out").iterdir()}
     assert parts == {"vae", "text_encoder", "tokenizer", "processor", "scheduler", "PROVENANCE.json"}
@@ -62,6 +70,26 @@ def test_the_script_writes_a_complete_folder(tmp_path: Path) -> None:
     assert written["sha256"] == files
     assert written["held_out"]["text_encoder"].keys() == written["held_out"]["untrained_text_encoder"].keys()
     assert TextEncoder.from_folder(tmp_path / "out").null_generate().shape == (5, 96)
+    latents = encode(load_vae(tmp_path / "out"), draw(plan.world, "train", 2, 0)[0])
+    assert latents.shape == (2, plan.vae.latent_channels, 4, 4)
+
+
+def test_a_grafted_level_keeps_what_the_coarse_network_learned() -> None:
+    plan = build(Plan, read_yaml(ROOT / "conf/demo-long/encoders.yaml"), "test")
+    coarse, fine = build_vae(plan.vae.coarse), build_vae(plan.vae)
+    large = draw(plan.world, "train", 4, 0)[0]
+    with torch.no_grad():
+        expected = encode(coarse, torch.nn.functional.avg_pool2d(large, 2))
+        assert (encode(fine, large) - expected).abs().mean() > 0.5 * expected.std()
+        graft(coarse, fine)
+        assert (encode(fine, large) - expected).abs().mean() < 0.05 * expected.std()
+
+
+def test_a_vae_that_does_not_fit_the_world_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"world.size 32 is no multiple of 64"):
+        build(Plan, {"vae": {"encoder_blocks": [0, 1, 1, 1, 1, 1], "decoder_blocks": [1, 1, 1, 1, 1, 1]}}, "test")
+    with pytest.raises(ConfigError, match="encoder_blocks has 2 levels, decoder_blocks 3"):
+        build(Plan, {"vae": {"encoder_blocks": [0, 1], "decoder_blocks": [1, 1, 1]}}, "test")
 
 
 def test_training_states_are_those_that_the_pipelines_read(tmp_path: Path) -> None:
@@ -83,6 +111,18 @@ def test_training_states_are_those_that_the_pipelines_read(tmp_path: Path) -> No
             torch.testing.assert_close(state[:kept], row, atol=1e-4, rtol=1e-4)
 
 
+def test_size_and_style_are_part_of_what_is_read() -> None:
+    world = WORLD.model_copy(update={"sizes": ("small", "normal"), "styles": ("filled", "outline")})
+    star = ObjectFact("circle", "red", "small")
+    assert state_facts(Facts((star,), style="outline")) == "a small outlined red circle. any background."
+    reading = read_facts(Facts((star,), style="outline"), world)
+    item = SceneObject("circle", "red", 0, 0, "small", style="outline")
+    np.testing.assert_allclose(reading.cells[:, content(item, world)], 0.25)
+    loose = read_facts(Facts((star,)), world)
+    np.testing.assert_allclose(loose.cells[:, content(item, world)], 0.125)
+    np.testing.assert_allclose(loose.cells.sum(1), 1, rtol=1e-6)
+
+
 def test_facts_become_canonical_words() -> None:
     red, blue = ObjectFact("circle", "red"), ObjectFact("square", "blue")
     assert state_facts(Facts((blue, red), "right")) == state_facts(Facts((red, blue), "left"))
@@ -94,7 +134,7 @@ def test_expected_cells_are_the_frequencies_of_scenes() -> None:
     red, square = ObjectFact("circle", "red"), ObjectFact("square")
     reading = read_facts(Facts((red, square), "left", "black"), WORLD)
     np.testing.assert_allclose(reading.cells.sum(1), 1, rtol=1e-6)
-    circle = content("red", "circle", WORLD)
+    circle = content(SceneObject("circle", "red", 0, 0), WORLD)
     np.testing.assert_allclose(reading.cells[:, circle], [0.5, 0, 0.5, 0])  # the left column only
     np.testing.assert_allclose(reading.cells[:, 0], 0.5, rtol=1e-6)
     assert reading.background.tolist() == [0, 0, 1]

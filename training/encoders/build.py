@@ -61,7 +61,7 @@ def rich_world() -> World:
     )
 
 
-def build_tokenizer(seed: int, num_texts: int = 2000) -> Qwen2Tokenizer:
+def build_tokenizer(seed: int, num_texts: int = 2000, world: World | None = None) -> Qwen2Tokenizer:
     """A byte-level BPE tokenizer in which every word of the templates and of the scene world is one token.
 
     Raises:
@@ -81,7 +81,7 @@ def build_tokenizer(seed: int, num_texts: int = 2000) -> Qwen2Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator(_texts(seed, num_texts), trainer)
+    bpe.train_from_iterator(_texts(seed, num_texts, world or World()), trainer)
     state = bpe.get_vocab()
     vocabulary = {token: index for index, (token, _) in enumerate(sorted(state.items(), key=lambda item: item[1]))}
     vocabulary[END_OF_TEXT] = len(vocabulary)
@@ -109,13 +109,13 @@ def prefix_of(template: str) -> str:
     return template[: template.index("{}")].removesuffix(VISION)
 
 
-def _texts(seed: int, count: int) -> Iterator[str]:
+def _texts(seed: int, count: int, own: World) -> Iterator[str]:
     """Templates often enough that their words are merged first, then texts of the training split."""
     words = " ".join((GENERATE_TEMPLATE, EDIT_TEMPLATE, generate_prompt(""), edit_prompt("")))
     for token in (*SPECIAL_TOKENS, "{}"):
         words = words.replace(token, "\n")
     yield from [words] * count
-    for world in (World(), rich_world()):
+    for world in (own, rich_world()):
         for index in range(count):
             rng = rng_for(seed, index, "tokenizer")
             yield generate_prompt(sample_captioned_scene(world, rng, "train")[1].text)

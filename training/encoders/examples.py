@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -28,7 +29,7 @@ _OPPOSITE = {"right": "left", "below": "above"}
 class Reading:
     """What can be known of a picture: for every cell and for the background, how likely each content is.
 
-    cells: [grid^2, 1 + colours * shapes], row by row; class 0 is an empty cell. background: [backgrounds].
+    cells: [grid^2, contents], row by row; class 0 is an empty cell. background: [backgrounds].
     """
 
     cells: Probabilities
@@ -94,7 +95,7 @@ def state_facts(facts: Facts) -> str:
     else:
         groups = tuple(sorted(groups, key=lambda fact: (fact.shape, fact.colour or "", fact.count)))
         link = " and "
-    words = link.join(name_group(fact) for fact in groups)
+    words = link.join(name_group(replace(fact, style=facts.style or fact.style)) for fact in groups)
     return f"{words}. {facts.background or 'any'} background."
 
 
@@ -103,7 +104,7 @@ def read_scene(scene: Scene, world: World) -> Reading:
     cells = np.zeros((world.grid**2, num_contents(world)), np.float32)
     for index, (row, col) in enumerate(product(range(world.grid), repeat=2)):
         item = scene.at(row, col)
-        cells[index, 0 if item is None else content(item.colour, item.shape, world)] = 1
+        cells[index, 0 if item is None else content(item, world)] = 1
     return Reading(cells, _one_hot(world.backgrounds, scene.background))
 
 
@@ -112,8 +113,9 @@ def read_facts(facts: Facts, world: World) -> Reading:
     positions = [(row, col) for row in range(world.grid) for col in range(world.grid)]
     cells = np.zeros((len(positions), num_contents(world)), np.float32)
     for order, fact in enumerate(facts.objects):
-        for look in looks_of_fact(fact, world):
-            weight = fact.count / len(looks_of_fact(fact, world))
+        looks = looks_of_fact(replace(fact, style=facts.style or fact.style), world)
+        for look in looks:
+            weight = fact.count / len(looks)
             cells[:, look] += weight * _places(facts.relation, order, positions)
     cells[:, 0] = 1 - cells.sum(1)
     if facts.background is None:
@@ -122,21 +124,30 @@ def read_facts(facts: Facts, world: World) -> Reading:
 
 
 def num_contents(world: World) -> int:
-    """How many things a cell can hold: nothing, or a shape in a colour."""
-    return 1 + len(world.colours) * len(world.shapes)
+    """How many things a cell can hold: nothing, or a shape in a colour, size and style."""
+    return 1 + len(objects_of(world))
 
 
-def content(colour: str, shape: str, world: World) -> int:
+def content(item: SceneObject, world: World) -> int:
     """Class of an object."""
-    colours: Sequence[str] = world.colours
-    shapes: Sequence[str] = world.shapes
-    return 1 + colours.index(colour) * len(shapes) + shapes.index(shape)
+    return objects_of(world)[item.colour, item.shape, item.size, item.style]
+
+
+@lru_cache(maxsize=4)
+def objects_of(world: World) -> Mapping[tuple[str, str, str, str], int]:
+    """The class of every (colour, shape, size, style); classes begin at 1."""
+    every = product(world.colours, world.shapes, world.sizes, world.styles)
+    return {look: number for number, look in enumerate(every, start=1)}
 
 
 def looks_of_fact(fact: ObjectFact, world: World) -> list[int]:
     """Classes of the objects that a fact may mean."""
-    colours = world.colours if fact.colour is None else (fact.colour,)
-    return [content(colour, fact.shape, world) for colour in colours]
+    stated = (fact.colour, fact.shape, fact.size, fact.style)
+    return [
+        number
+        for look, number in objects_of(world).items()
+        if all(wanted in (None, found) for wanted, found in zip(stated, look, strict=True))
+    ]
 
 
 def _places(relation: str | None, order: int, positions: Sequence[tuple[int, int]]) -> Probabilities:

@@ -21,12 +21,12 @@ from dreamline.scenes.sampling import rng_for
 from dreamline.scenes.world import SceneObject, World
 from training.encoders.examples import (
     Probabilities,
-    content,
     edit_example,
     edit_examples,
     generation_example,
     generation_examples,
     looks_of_fact,
+    objects_of,
     read_scene,
 )
 from training.encoders.language import Sequences, kept_mask, language_loss, last_states, tokenise
@@ -43,9 +43,10 @@ def measure_encoder(
     """Shares of right answers and readings.
 
     `answer/*`: the greedy answer equals the wanted one in every token. `reading/count`, `/position`, `/attribution`,
-    `/background`: the number of objects, on which side both objects stand, which colour has which shape, the stated
-    background. `reading/edit`: all cells and the background of the target; `reading/edit/held_out` the same for pairs
-    that never meet in training. `states/rms`, `states/std`: scale of the states, and their mean deviation per channel.
+    `/size`, `/style`, `/background`: the number of objects, on which side both objects stand, which colour, size or
+    style has which shape, the stated background. `reading/edit`: all cells and the background of the target;
+    `reading/edit/held_out` the same for pairs that never meet in training. `states/rms`, `states/std`: scale of the
+    states, and their mean deviation per channel.
     """
     drawn = generation_items(world, num_items, seed)
     edits = edit_items(world, num_items, seed)
@@ -110,20 +111,33 @@ def _predict(reader: SceneReader, states: Tensor, mask: Tensor) -> tuple[Probabi
 def _read_generation(
     items: Sequence[GenerationItem], cells: Probabilities, background: Probabilities, world: World
 ) -> dict[str, float]:
-    counts, positions, attributions, backgrounds = [], [], [], []
+    counts, positions, backgrounds = [], [], []
+    bound: dict[str, list[bool]] = {"attribution": [], "size": [], "style": []}
     for item, found, behind in zip(items, cells, background, strict=True):
         facts = item.facts
         counts.append(round(float((1 - found[:, 0]).sum())) == sum(fact.count for fact in facts.objects))
         if facts.relation is not None and len({fact.shape for fact in facts.objects}) == 2:
             positions.append(_stands_right(facts, found, world))
         if len(facts.looks) == len(facts.objects) > 1:
-            stated = sorted({content(*look, world) for look in facts.looks})
-            likeliest = 1 + np.argsort(-found[:, 1:].sum(0))[: len(stated)]
-            attributions.append(sorted(likeliest.tolist()) == stated)
+            bound["attribution"].append(_binds("colour", facts, found, world))
+        for name in ("size", "style"):
+            if item.category == name:
+                bound[name].append(_binds(name, facts, found, world))
         if facts.background is not None:
             backgrounds.append(world.backgrounds[int(behind.argmax())] == facts.background)
-    named = {"count": counts, "position": positions, "attribution": attributions, "background": backgrounds}
-    return {f"reading/{key}": float(np.mean(values)) for key, values in named.items()}
+    named = {"count": counts, "position": positions, **bound, "background": backgrounds}
+    return {f"reading/{key}": float(np.mean(values)) for key, values in named.items() if values}
+
+
+def _binds(attribute: str, facts: Facts, found: Probabilities, world: World) -> bool:
+    """Whether the likeliest pairs of a shape and this attribute are the stated ones."""
+    at = ("colour", "shape", "size", "style").index(attribute)
+    stated = {(getattr(fact, attribute) or facts.style, fact.shape) for fact in facts.objects}
+    mass: dict[tuple[str, str], float] = {}
+    for look, number in objects_of(world).items():
+        pair = look[at], look[1]
+        mass[pair] = mass.get(pair, 0.0) + float(found[:, number].sum())
+    return set(sorted(mass, key=lambda pair: -mass[pair])[: len(stated)]) == stated
 
 
 def _stands_right(facts: Facts, found: Probabilities, world: World) -> bool:

@@ -1,22 +1,25 @@
-"""Make the demo's frozen parts from nothing: `python -m training.encoders.run --out assets/encoders --threads 1`."""
+"""Make frozen parts from nothing: `python -m training.encoders.run --out assets/encoders --threads 1`.
+
+`--config` names another plan than the demo's, for instance conf/demo-long/encoders.yaml.
+"""
 
 from __future__ import annotations
 
 import argparse
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dreamline.config import ConfigError, build, read_yaml
 from dreamline.model.text import TextEncoder
 from dreamline.model.vae import load_vae
-from dreamline.scenes.world import World
 from dreamline.storage import hash_folder, publish_folder, write_json
 from training.encoders.build import build_encoder, build_tokenizer, save_frame, save_model
+from training.encoders.config import Plan
 from training.encoders.language import train_encoder
 from training.encoders.measure import measure_encoder
 from training.encoders.vae import measure_vae, train_vae
@@ -31,18 +34,6 @@ METHOD = (
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How long to train and how much to measure. `num_examples` and `num_items` are per template."""
-
-    seed: int = 0
-    vae_steps: int = 5000
-    encoder_steps: int = 1500
-    num_examples: int = 16_000
-    num_items: int = 480
-    reader_steps: int = 1200
-
-
 def make_encoders(out_dir: Path, plan: Plan) -> dict[str, Any]:
     """Train, save and measure VAE, tokenizer, processor, scheduler and text encoder.
 
@@ -50,8 +41,8 @@ def make_encoders(out_dir: Path, plan: Plan) -> dict[str, Any]:
         The provenance that is also written to PROVENANCE.json.
     """
     origin = _origin()
-    world, tokenizer = World(), build_tokenizer(plan.seed)
-    vae, vae_cost = train_vae(world, plan.vae_steps, plan.seed)
+    world, tokenizer = plan.world, build_tokenizer(plan.seed, world=plan.world)
+    vae, vae_cost = train_vae(world, plan.vae, plan.vae_steps, plan.seed)
     model = build_encoder(tokenizer, plan.seed)
     encoder_cost = train_encoder(model, tokenizer, world, plan.encoder_steps, plan.seed, plan.num_examples)
     return publish_encoders(out_dir, plan, vae, model, {**origin, "vae": vae_cost, "text_encoder": encoder_cost})
@@ -63,7 +54,7 @@ def publish_encoders(out_dir: Path, plan: Plan, vae: Any, model: Any, training: 
     Args:
         training: where the sources come from and what the training reported, for the provenance.
     """
-    world, tokenizer = World(), build_tokenizer(plan.seed)
+    world, tokenizer = plan.world, build_tokenizer(plan.seed, world=plan.world)
     sizes = {"num_items": plan.num_items, "num_train": min(4000, plan.num_examples), "steps": plan.reader_steps}
     untrained = build_encoder(tokenizer, plan.seed, RANDOM_RANGE).eval()
     with publish_folder(out_dir) as new:
@@ -73,7 +64,7 @@ def publish_encoders(out_dir: Path, plan: Plan, vae: Any, model: Any, training: 
         stored = TextEncoder.from_folder(new)
         provenance = {
             "method": METHOD,
-            "plan": asdict(plan),
+            "plan": plan.model_dump(mode="json"),
             "training": training,
             "threads": torch.get_num_threads(),
             "versions": {name: version(name) for name in ("torch", "transformers", "diffusers", "tokenizers")},
@@ -112,13 +103,17 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced when it is there")
     parser.add_argument("--threads", type=int, default=1, help="compute threads")
-    parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--vae-steps", type=int, default=Plan.vae_steps)
-    parser.add_argument("--encoder-steps", type=int, default=Plan.encoder_steps)
-    parser.add_argument("--num-examples", type=int, default=Plan.num_examples, help="training prompts per template")
-    given = vars(parser.parse_args(words))
+    parser.add_argument("--config", type=Path, help="YAML file of a plan; the demo's by default")
+    for name in ("seed", "vae-steps", "encoder-steps", "num-examples"):
+        parser.add_argument(f"--{name}", type=int, help="in place of the plan's")
+    given = {name: value for name, value in vars(parser.parse_args(words)).items() if value is not None}
     torch.set_num_threads(given.pop("threads"))
-    make_encoders(given.pop("out"), Plan(**given))
+    out, path = given.pop("out"), given.pop("config", None)
+    try:
+        plan = build(Plan, {**(read_yaml(path) if path else {}), **given}, str(path or "the command line"))
+    except ConfigError as error:
+        parser.error(str(error))
+    make_encoders(out, plan)
 
 
 if __name__ == "__main__":

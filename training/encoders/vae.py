@@ -1,4 +1,4 @@
-"""Training of the tiny VAE on scenes: 32 px pictures to latents of 4x4x8 and back."""
+"""Training of the tiny VAE on scenes: pictures to small latents and back (the demo: 32 px to 4x4x8)."""
 
 from __future__ import annotations
 
@@ -17,63 +17,113 @@ from dreamline.scenes.detector import detect_many
 from dreamline.scenes.render import render
 from dreamline.scenes.sampling import rng_for, sample_scene
 from dreamline.scenes.world import Scene, Split, World
+from training.encoders.config import VAEConfig
 
 LATENT_NOISE = 0.06  # standard deviation added in training, so that the decoder forgives small errors of the U-Net
-LEARNING_RATE = 3e-3
 WARMUP = 100  # steps
-BATCH = 16
+SMALL = 0.1  # what the weights of a grafted level begin at, in parts of their usual size
 
 
-def build_vae(width: int = 32) -> AutoencoderTiny:
-    """Four levels (factor 8), 8 latent channels, about 0.3 million parameters.
-
-    The decoder keeps a block at full resolution: without one it is linear behind the last upsampling and blurs shapes.
-    """
+def build_vae(config: VAEConfig) -> AutoencoderTiny:
+    """The untrained VAE: the demo's has four levels (factor 8), 8 latent channels and 0.3 million parameters."""
+    widths = (config.width,) * len(config.encoder_blocks)
     return AutoencoderTiny(
-        encoder_block_out_channels=(width,) * 4,
-        decoder_block_out_channels=(width,) * 4,
-        num_encoder_blocks=(0, 1, 1, 2),
-        num_decoder_blocks=(2, 1, 1, 1),
-        latent_channels=8,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        num_encoder_blocks=config.encoder_blocks,
+        num_decoder_blocks=config.decoder_blocks,
+        latent_channels=config.latent_channels,
         scaling_factor=1.0,
     )
 
 
 def train_vae(
-    world: World, steps: int, seed: int, num_train: int = 8000, num_eval: int = 600
+    world: World, config: VAEConfig, steps: int, seed: int, num_train: int = 8000, num_eval: int = 600
 ) -> tuple[Any, dict[str, float]]:
     """Train from random weights.
-
-    Loss: L1 + 2 L2, five times on and around objects, and a term that keeps latents at mean 0 and variance 1 (the
-    stock pipelines do not scale latents).
 
     Returns:
         The VAE, and what `measure_vae` says of it on evaluation scenes, with the CPU seconds of the training.
     """
     torch.manual_seed(seed)
-    vae = build_vae()
-    pictures, _ = draw(world, "train", num_train, seed)
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98))
-    generator = torch.Generator().manual_seed(seed)
+    vae = build_vae(config)
     begin = time.process_time()
+    if config.coarse_steps:
+        coarse = build_vae(config.coarse)
+        pictures, _ = draw(world, "train", num_train, seed, config.num_objects, world.size // 2)
+        fit_vae(coarse, pictures, config.coarse, config.coarse_steps, seed)
+        graft(coarse, vae)
+    pictures, _ = draw(world, "train", num_train, seed, config.num_objects)
+    fit_vae(vae, pictures, config, steps, seed)
+    seconds = time.process_time() - begin
+    return vae, {**measure_vae(vae, world, num_eval, seed + 1), "cpu_seconds": round(seconds, 1)}
+
+
+def fit_vae(vae: Any, pictures: Tensor, config: VAEConfig, steps: int, seed: int) -> None:
+    """Train in place on pictures [N, 3, H, W].
+
+    Loss: L1 + 2 L2, five times on and around objects, and a term that keeps latents at mean 0 and variance 1 (the
+    stock pipelines do not scale latents).
+    """
+    layout = torch.channels_last if config.bfloat16_share else torch.contiguous_format
+    vae.to(memory_format=layout)
+    optimiser = torch.optim.AdamW(vae.parameters(), lr=config.lr, betas=(0.9, 0.98))
+    generator = torch.Generator().manual_seed(seed)
+    begin, recent = time.process_time(), 0.0
     for step in range(steps):
-        rate = LEARNING_RATE * min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rate = config.lr * min(1, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batch = pictures[torch.randint(len(pictures), (BATCH,), generator=generator)]
-        latents = encode(vae, batch)
-        noisy = latents + LATENT_NOISE * torch.randn(latents.shape, generator=generator)
-        error = vae.decode(noisy).sample - batch
+        batch = pictures[torch.randint(len(pictures), (config.batch_size,), generator=generator)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=step < config.bfloat16_share * steps):
+            latents = encode(vae, batch.contiguous(memory_format=layout)).float()
+            noisy = latents + LATENT_NOISE * torch.randn(latents.shape, generator=generator)
+            rebuilt = vae.decode(noisy).sample
+        error = rebuilt.float() - batch
         weight = 1 + 4 * _foreground(batch)
         loss = (weight * error.abs()).mean() + 2 * (weight * error.square()).mean()
         loss = loss + 0.02 * (latents.mean().square() + latents.var().log().square())
         optimiser.zero_grad()
         loss.backward()
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(vae.parameters(), config.clip_norm)
         optimiser.step()
+        recent = loss.item() if step == 0 else 0.99 * recent + 0.01 * loss.item()
         if step % 500 == 499:
-            print(f"vae step {step + 1} loss {loss.item():.4f} cpu {time.process_time() - begin:.0f} s", flush=True)
-    seconds = time.process_time() - begin
-    return vae, {**measure_vae(vae, world, num_eval, seed + 1), "cpu_seconds": round(seconds, 1)}
+            print(f"vae step {step + 1} loss {recent:.4f} cpu {time.process_time() - begin:.0f} s", flush=True)
+    vae.to(memory_format=torch.contiguous_format)
+
+
+@torch.no_grad()
+def graft(coarse: Any, fine: Any) -> None:
+    """Begin `fine` as `coarse`, which has one level less, with half-resolution pictures inside.
+
+    Inner levels are copied. The new outer one shrinks the picture, and repeats pixels on the way out, until it learns
+    better: its other weights are small.
+    """
+    inner, outer = coarse.encoder.layers, fine.encoder.layers
+    kept = len(inner) - 1
+    for old, new in zip(inner[1:], outer[-kept:], strict=True):
+        new.load_state_dict(old.state_dict())
+    first, shrink = outer[0], outer[-kept - 1]
+    first.weight[:4] = 0
+    first.bias[:4] = 0
+    for channel in range(3):
+        first.weight[channel, channel, 1, 1] = 1
+    first.bias[3] = 1  # carries the bias that the shrinking convolution lacks
+    shrink.weight *= SMALL
+    shrink.weight[:, :3] = inner[0].weight
+    shrink.weight[:, 3, 1, 1] += inner[0].bias
+    inner, outer = coarse.decoder.layers, fine.decoder.layers
+    kept = len(inner) - 1
+    for old, new in zip(inner[:kept], outer[:kept], strict=True):
+        new.load_state_dict(old.state_dict())
+    repeat = outer[kept + 1]
+    repeat.weight *= SMALL
+    repeat.weight[:, :, 1, 1] += torch.eye(len(repeat.weight))
+    for block in outer[kept + 2 : -1]:
+        block.conv[-1].weight *= SMALL
+    outer[-1].load_state_dict(inner[-1].state_dict())
 
 
 @torch.no_grad()
@@ -92,10 +142,17 @@ def measure_vae(vae: Any, world: World, count: int, seed: int) -> dict[str, floa
     }
 
 
-def draw(world: World, split: Split, count: int, seed: int) -> tuple[Tensor, list[Scene]]:
-    """Random scenes and their pictures [N, 3, H, W] in [-1, 1]."""
-    scenes = [sample_scene(world, rng_for(seed, index, "vae"), split) for index in range(count)]
-    return to_tensor(np.stack([render(scene, world) for scene in scenes])), scenes
+def draw(
+    world: World,
+    split: Split,
+    count: int,
+    seed: int,
+    num_objects: tuple[int, int] | None = None,
+    resolution: int | None = None,
+) -> tuple[Tensor, list[Scene]]:
+    """Random scenes and their pictures [N, 3, H, W] in [-1, 1], of the world's size by default."""
+    scenes = [sample_scene(world, rng_for(seed, index, "vae"), split, num_objects) for index in range(count)]
+    return to_tensor(np.stack([render(scene, world, resolution) for scene in scenes])), scenes
 
 
 def _detected(images: Tensor, scenes: list[Scene], world: World) -> float:
