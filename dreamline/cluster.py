@@ -24,8 +24,8 @@ def map_tasks(
 
     Inside a cluster (RAY_ADDRESS is set, as job submission does, or this process is a Ray driver) each item is a Ray
     task of one CPU, and tasks spread over the nodes. Without one, one worker or one item runs here and needs no Ray;
-    more start a private cluster that ends with the call. A task is repeated when its process or node dies, so `function`
-    must be idempotent; it, the items and the results are pickled.
+    more start a private cluster that ends with the call. A task is repeated when its process or node dies, so
+    `function` must be idempotent; it, the items and the results are pickled.
 
     Args:
         function: of a module that other processes can import, not of `__main__` (a `functools.partial` of one will do).

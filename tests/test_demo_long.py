@@ -16,6 +16,9 @@ from dreamline.scenes.edits import available_edit_types
 from flows.stages import Plan, resolve
 from training.encoders.config import Plan as EncoderPlan
 
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "assets/encoders-long").is_dir(), reason="no encoders of this preset; `make encoders-long` trains them"
+)
 TRAINED = ("t2i", "edit", "joint", "sft", "reward", "refl", "dmd2")
 SMALL = [
     *(f"{name}.stage.{key}" for name in TRAINED for key in ("steps=1", "micro_batch_size=2", "global_batch_size=2")),
