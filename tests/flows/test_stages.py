@@ -100,7 +100,7 @@ def test_mistakes_are_named(tmp_path: Path, override: str, message: str) -> None
 
 
 def test_an_unknown_preset_lists_those_that_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"choose one of demo, demo-long, smoke"):
+    with pytest.raises(ConfigError, match=r"choose one of demo, smoke"):
         resolve("dem", tmp_path)
 
 
