@@ -70,9 +70,12 @@ def test_hacking_is_planted_on_demand(tmp_path: Path) -> None:
     assert PLANTED not in smoke(tmp_path).stages
     demo = resolve("demo", tmp_path)
     guarded, planted = (demo.stages[name].job.stage.model_dump() for name in ("refl", PLANTED))
+    guards = {"generation", "editing", "flow_matching_weight", "start_share"}
     changed = {key for key in guarded if guarded[key] != planted[key]}
-    assert changed == {"name", "generation", "editing", "flow_matching_weight"}
-    assert planted["generation"]["cap"] is None
+    assert guards < changed
+    assert changed - guards <= {"name", "steps", "optim", "probe"}
+    assert planted["generation"]["cap"] is planted["editing"]["cap"] is None
+    assert planted["flow_matching_weight"] == planted["start_share"] == 0
     with pytest.raises(ConfigError, match=r"unguarded\.yaml: no such file"):
         smoke(tmp_path, "pipeline.plant_hacking=true")
 
