@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+from ablations import commit, machine
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,8 +33,8 @@ MARGIN = 256
 CONFIG = DecodeConfig()
 
 
-def pictures(width: int, height: int, number: int, seed: int = 0) -> list[bytes]:
-    """JPEG files that are about as hard to decode as photographs with some grain."""
+def pictures(width: int, height: int, number: int, seed: int = 0, grain: float = 4) -> list[bytes]:
+    """JPEG files that are about as hard to decode as photographs; `grain` is the deviation of its noise, of 255."""
     rng = np.random.default_rng(seed)
     fields = [_pink(rng, width + MARGIN, height + MARGIN) for _ in range(min(8, number + 2))]
 
@@ -53,7 +51,7 @@ def pictures(width: int, height: int, number: int, seed: int = 0) -> list[bytes]
             corners = cv2.convexHull(rng.integers(0, (width, height), (4, 2)).astype(np.int32))
             shape = np.zeros((height, width), np.float32)
             light += cv2.fillConvexPoly(shape, corners, float(rng.uniform(-40, 40)))
-        light += rng.standard_normal(light.shape, np.float32) * 4
+        light += rng.standard_normal(light.shape, np.float32) * grain
         ycc = np.stack([light, 128 + 14 * crop(), 128 + 14 * crop()], -1).clip(0, 255).astype(np.uint8)
         files.append(encode_jpeg(np.asarray(Image.fromarray(ycc, "YCbCr").convert("RGB")), 90))
     return files
@@ -132,11 +130,8 @@ def main() -> None:
             rows.append({**row, "ratio": round(ratio, 3), "unit": "images per CPU-second"})
             print(f"{row['what']:45} ours {row['ours']:8.2f}   theirs {row['theirs']:8.2f}   {ratio:5.2f}x", flush=True)
     if arguments.json:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        result = {"name": "decode", "commit": commit, "machine": machine, "rows": rows}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        result = {"name": "decode", "commit": commit(), "machine": machine(), "rows": rows}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
