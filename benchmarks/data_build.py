@@ -178,11 +178,11 @@ def make_venv(place: Path) -> Path:
     return place / "bin" / "img2dataset"
 
 
-def make_pictures(folder: Path, number: int) -> int:
+def make_pictures(folder: Path, number: int, falloff: float) -> int:
     """Files `00000.jpg` and so on, alike to pictures of the web; returns their mean size in bytes."""
     from decode import pictures
 
-    files = pictures(*PICTURE, number, grain=2)
+    files = pictures(*PICTURE, number, grain=2, falloff=falloff)
     for i, content in enumerate(files):
         (folder / f"{i:05d}.jpg").write_bytes(content)
     return sum(map(len, files)) // number
@@ -321,6 +321,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: shows that it runs")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--venv", type=Path, default=CACHE / f"img2dataset-{IMG2DATASET}", help="for img2dataset")
+    parser.add_argument("--falloff", type=float, default=1.38, help="1.38: 200 kB; 1.15, as in decode.py: 344 kB")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)  # what a process of this benchmark does
     arguments = parser.parse_args()
     if arguments.role:
@@ -333,7 +334,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="data_build-") as name:
         pictures = Path(name) / "pictures"
         pictures.mkdir()
-        mean = make_pictures(pictures, max(sizes))
+        mean = make_pictures(pictures, max(sizes), arguments.falloff)
         print(f"{max(sizes)} pictures of {PICTURE[0]}x{PICTURE[1]}, {mean / 1000:.0f} kB each", flush=True)
         with served(pictures) as address:
             runs = measure(builders, Path(name), address, sizes, rounds)

@@ -33,10 +33,15 @@ MARGIN = 256
 CONFIG = DecodeConfig()
 
 
-def pictures(width: int, height: int, number: int, seed: int = 0, grain: float = 4) -> list[bytes]:
-    """JPEG files that are about as hard to decode as photographs; `grain` is the deviation of its noise, of 255."""
+def pictures(
+    width: int, height: int, number: int, seed: int = 0, grain: float = 4, falloff: float = 1.15
+) -> list[bytes]:
+    """JPEG files that are about as hard to decode as photographs.
+
+    `grain` is the deviation of white noise, of 255; the amplitude of everything else is 1/f^falloff.
+    """
     rng = np.random.default_rng(seed)
-    fields = [_pink(rng, width + MARGIN, height + MARGIN) for _ in range(min(8, number + 2))]
+    fields = [_pink(rng, width + MARGIN, height + MARGIN, falloff) for _ in range(min(8, number + 2))]
 
     def crop() -> NDArray[np.float32]:
         left, top = rng.integers(0, MARGIN, 2)
@@ -57,11 +62,11 @@ def pictures(width: int, height: int, number: int, seed: int = 0, grain: float =
     return files
 
 
-def _pink(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def _pink(rng: np.random.Generator, width: int, height: int, falloff: float) -> NDArray[np.float32]:
     x, y = np.fft.rfftfreq(width)[None], np.fft.fftfreq(height)[:, None]
     radius = np.hypot(x, y)
     radius[0, 0] = np.inf
-    waves = (rng.standard_normal(radius.shape) + 1j * rng.standard_normal(radius.shape)) / radius**1.15
+    waves = (rng.standard_normal(radius.shape) + 1j * rng.standard_normal(radius.shape)) / radius**falloff
     field = np.fft.irfft2(waves, (height, width))
     return np.asarray(field / field.std(), np.float32)
 
