@@ -318,7 +318,8 @@ def compare(runs: dict[str, dict[int, list[Run]]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: shows that it runs")
+    parser.add_argument("--quick", action="store_true", help="shows that it runs; too few pictures for a figure")
+    parser.add_argument("--rounds", type=int, help="how often each run is repeated; default: 4")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--venv", type=Path, default=CACHE / f"img2dataset-{IMG2DATASET}", help="for img2dataset")
     parser.add_argument("--falloff", type=float, default=1.38, help="1.38: 200 kB; 1.15, as in decode.py: 344 kB")
@@ -328,7 +329,8 @@ def main() -> None:
         role, *paths = arguments.role
         {"serve": serve, "pillow": pillow_loop}[role](*map(Path, paths))
         return
-    sizes, rounds = ([40, 120], 2) if arguments.quick else ([300, 900], 4)
+    sizes = [40, 120] if arguments.quick else [200, 600]
+    rounds = arguments.rounds or (2 if arguments.quick else 4)
     tool = make_venv(arguments.venv.resolve())
     builders = {"ours": ours, "img2dataset": functools.partial(img2dataset, tool), "pillow": pillow}
     with tempfile.TemporaryDirectory(prefix="data_build-") as name:
