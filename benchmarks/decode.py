@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+from ablations import commit, machine
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,10 +33,15 @@ MARGIN = 256
 CONFIG = DecodeConfig()
 
 
-def pictures(width: int, height: int, number: int, seed: int = 0) -> list[bytes]:
-    """JPEG files that are about as hard to decode as photographs with some grain."""
+def pictures(
+    width: int, height: int, number: int, seed: int = 0, grain: float = 4, falloff: float = 1.15
+) -> list[bytes]:
+    """JPEG files that are about as hard to decode as photographs.
+
+    `grain` is the deviation of white noise, of 255; the amplitude of everything else is 1/f^falloff.
+    """
     rng = np.random.default_rng(seed)
-    fields = [_pink(rng, width + MARGIN, height + MARGIN) for _ in range(min(8, number + 2))]
+    fields = [_pink(rng, width + MARGIN, height + MARGIN, falloff) for _ in range(min(8, number + 2))]
 
     def crop() -> NDArray[np.float32]:
         left, top = rng.integers(0, MARGIN, 2)
@@ -53,17 +56,17 @@ def pictures(width: int, height: int, number: int, seed: int = 0) -> list[bytes]
             corners = cv2.convexHull(rng.integers(0, (width, height), (4, 2)).astype(np.int32))
             shape = np.zeros((height, width), np.float32)
             light += cv2.fillConvexPoly(shape, corners, float(rng.uniform(-40, 40)))
-        light += rng.standard_normal(light.shape, np.float32) * 4
+        light += rng.standard_normal(light.shape, np.float32) * grain
         ycc = np.stack([light, 128 + 14 * crop(), 128 + 14 * crop()], -1).clip(0, 255).astype(np.uint8)
         files.append(encode_jpeg(np.asarray(Image.fromarray(ycc, "YCbCr").convert("RGB")), 90))
     return files
 
 
-def _pink(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
+def _pink(rng: np.random.Generator, width: int, height: int, falloff: float) -> NDArray[np.float32]:
     x, y = np.fft.rfftfreq(width)[None], np.fft.fftfreq(height)[:, None]
     radius = np.hypot(x, y)
     radius[0, 0] = np.inf
-    waves = (rng.standard_normal(radius.shape) + 1j * rng.standard_normal(radius.shape)) / radius**1.15
+    waves = (rng.standard_normal(radius.shape) + 1j * rng.standard_normal(radius.shape)) / radius**falloff
     field = np.fft.irfft2(waves, (height, width))
     return np.asarray(field / field.std(), np.float32)
 
@@ -132,11 +135,8 @@ def main() -> None:
             rows.append({**row, "ratio": round(ratio, 3), "unit": "images per CPU-second"})
             print(f"{row['what']:45} ours {row['ours']:8.2f}   theirs {row['theirs']:8.2f}   {ratio:5.2f}x", flush=True)
     if arguments.json:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        result = {"name": "decode", "commit": commit, "machine": machine, "rows": rows}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        result = {"name": "decode", "commit": commit(), "machine": machine(), "rows": rows}
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import deque
@@ -28,12 +29,12 @@ class Resolved:
     mask: bytes | None = None
     fetched: Fetched | None = None  # what the server said of `image`, where it was fetched
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Of the picture's bytes."""
         return hashlib.sha256(self.image).hexdigest()
 
-    @property
+    @functools.cached_property
     def source_sha256(self) -> str | None:
         """Of the source picture's bytes."""
         return None if self.source is None else hashlib.sha256(self.source).hexdigest()
