@@ -10,6 +10,8 @@ from dreamline.media.config import BucketConfig
 from dreamline.media.errors import MediaError
 from dreamline.media.geometry import Geometry, cover
 
+ROUNDING = 1e-9  # a crop of exactly the bound is allowed; no two crops of whole pixels lie this close
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -54,7 +56,7 @@ def choose_bucket(width: int, height: int, config: BucketConfig) -> Placement:
         MediaError: `crop_too_large` or `too_small`.
     """
     placements = [_place(width, height, bucket) for bucket in buckets(config)]
-    fitting = [p for p in placements if p.cropped <= config.max_crop]
+    fitting = [p for p in placements if p.cropped <= config.max_crop + ROUNDING]
     if not fitting:
         least = min(p.cropped for p in placements)
         raise MediaError("crop_too_large", f"{width} x {height} loses {least:.0%}, more than {config.max_crop:.0%}")

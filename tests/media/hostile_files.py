@@ -226,7 +226,13 @@ def main() -> None:
                 outcome, detail = error.reason, error.detail
             line = {"name": name, "outcome": outcome, "detail": detail, "seconds": time.process_time() - start}
             print(json.dumps(line), flush=True)
-    print(json.dumps({"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(json.dumps({"peak_bytes": peak_bytes()}))
+
+
+def peak_bytes() -> int:
+    """Of this program alone: `ru_maxrss` starts at the peak of the process that started it."""
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from math import isqrt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dreamline.media.buckets import buckets, choose_bucket, choose_pair_bucket
+from dreamline.media.buckets import ROUNDING, buckets, choose_bucket, choose_pair_bucket
 from dreamline.media.config import BucketConfig
 from dreamline.media.errors import MediaError
 from dreamline.media.geometry import Geometry, cover, longer_side, shorter_side
@@ -52,6 +52,7 @@ def test_buckets_keep_their_promises(pixels: int, multiple: int, aspect: float) 
 
 
 @given(SIDES, SIDES)
+@example(270, 675)  # loses exactly the allowed fifth
 @settings(max_examples=300, deadline=None)
 def test_a_placement_is_the_least_crop_or_a_reason(width: int, height: int) -> None:
     def crop_of(bucket: tuple[int, int]) -> float:
@@ -59,15 +60,15 @@ def test_a_placement_is_the_least_crop_or_a_reason(width: int, height: int) -> N
         return 1 - min(own, other) / max(own, other)
 
     least = min(crop_of(bucket) for bucket in buckets(CONFIG))
-    allowed = [b for b in buckets(CONFIG) if b[0] <= width and b[1] <= height and crop_of(b) <= 0.2]
+    allowed = [b for b in buckets(CONFIG) if b[0] <= width and b[1] <= height and crop_of(b) <= 0.2 + ROUNDING]
     if not allowed:
-        expected = "crop_too_large" if least > 0.2 else "too_small"
+        expected = "crop_too_large" if least > 0.2 + ROUNDING else "too_small"
         assert reason_of(choose_bucket, width, height, CONFIG) == expected
         return
     placement = choose_bucket(width, height, CONFIG)
     assert placement.bucket in buckets(CONFIG)
     assert placement.scale <= 1
-    assert placement.cropped <= 0.2
+    assert placement.cropped <= 0.2 + ROUNDING
     assert placement.cropped == pytest.approx(crop_of(placement.bucket), abs=1e-9)
     assert placement.cropped == pytest.approx(min(map(crop_of, allowed)), abs=1e-9)
     geometry = placement.geometry

@@ -64,7 +64,8 @@ resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
 from data_prep.build.config import load_build
 from data_prep.build.run import run_build
 run_build(load_build(sys.argv[1]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not `ru_maxrss`, which starts at the peak of the process that started this one.
+print(*(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:")))
 """
 
 
