@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
@@ -14,6 +15,7 @@ from PIL import Image
 
 from data_prep.record import Problem, Record
 from data_prep.sources.config import SourceConfig
+from data_prep.sources.presets import presets
 from data_prep.sources.reader import open_source
 from dreamline.config import build
 
@@ -74,6 +76,28 @@ def parquet(rows, **arguments):
     return buffer.getvalue()
 
 
+def write(path, rows):
+    """A file of rows, or of a text, in the format that its name says."""
+    form = parquet if path.suffix == ".parquet" else jsonl
+    content = rows.encode() if isinstance(rows, str) else form(rows)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def check(rows, wanted, preset):
+    """The first of a preset's rows, which must be as wanted, like the reasons of the others."""
+    record, *rest = rows
+    assert not isinstance(record, Problem), record
+    assert record.kind == presets()[preset].task
+    assert record.text == wanted["text"]
+    assert record.label == wanted.get("label")
+    assert record.provenance.licence == wanted.get("licence", presets()[preset].licence)
+    assert dict(record.scores) == pytest.approx(wanted.get("scores", {}))
+    if "extra" in wanted:
+        assert dict(record.extra) == wanted["extra"]
+    assert [row.reason for row in rest] == wanted.get("problems", [])
+    return record
+
+
 @pytest.fixture(scope="session")
 def s3_server():
     from moto.server import ThreadedMotoServer
@@ -103,5 +127,13 @@ def bucket(s3_server, monkeypatch):
 def make():
     """The functions above."""
     return SimpleNamespace(
-        picture=picture, tar=tar_of, config=config, read_all=read_all, read=read, jsonl=jsonl, parquet=parquet
+        picture=picture,
+        tar=tar_of,
+        config=config,
+        read_all=read_all,
+        read=read,
+        jsonl=jsonl,
+        parquet=parquet,
+        write=write,
+        check=check,
     )
