@@ -194,7 +194,10 @@ class EmbeddingDuplicates(Weights):
 
 
 class CaptionDuplicates(Config):
-    """Texts of like word n-grams (MinHash finds pairs, their exact Jaccard similarity decides)."""
+    """Captions of like word n-grams (MinHash finds pairs, their exact Jaccard similarity decides).
+
+    Of edits: instructions about one and the same source picture.
+    """
 
     kind: Literal["caption_duplicates"]
     min_jaccard: float = Field(0.8, gt=0, le=1)

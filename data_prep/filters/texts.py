@@ -1,4 +1,4 @@
-"""Near-duplicate captions: MinHash proposes pairs, the exact Jaccard similarity of their n-grams decides."""
+"""Near-duplicate texts: MinHash proposes pairs, the exact Jaccard similarity of their n-grams decides."""
 
 from __future__ import annotations
 
@@ -29,25 +29,30 @@ def ngrams(text: str, length: int) -> frozenset[tuple[str, ...]]:
 def caption_duplicates(
     table: pa.Table, min_jaccard: float = 0.8, ngram: int = 3, linkage: Linkage = "direct"
 ) -> pa.Table:
-    """Rows of one kind whose texts share at least `min_jaccard` of their n-grams of words.
+    """Pictures whose captions, or edits of one source picture whose instructions, share n-grams of words.
 
-    What is dropped is right for certain; a pair just at the threshold is overlooked with a chance below 0.1 %.
+    At least `min_jaccard` of them must be shared. "Make it red" said of two pictures is no duplicate: edits are
+    compared only where the pixels of their sources are the same, and never with captions. What is dropped is right for
+    certain; a pair just at the threshold is overlooked with a chance below 0.1 %.
     """
     table = ranked(table)
     first_of: dict[Item, int] = {}
     members: list[tuple[int, int]] = []  # row, item
-    for row, (kind, text) in enumerate(zip(table["kind"].to_pylist(), table["text"].to_pylist(), strict=True)):
+    columns = (table[name].to_pylist() for name in ("kind", "source_pixel_sha256", "text"))
+    for row, (kind, source, text) in enumerate(zip(*columns, strict=True)):
         if grams := ngrams(text or "", ngram):
-            members.append((row, first_of.setdefault((kind, grams), len(first_of))))
+            about = source or "" if kind == "edit" else None
+            members.append((row, first_of.setdefault((about, grams), len(first_of))))
     items = list(first_of)
     rows = np.zeros(len(items), np.int64)
     for row, item in reversed(members):
         rows[item] = row  # the best row of each item, as the table is ranked
     signatures = np.stack([_signature(grams) for _, grams in items]) if items else np.empty((0, _NUM_HASHES))
+    subjects = np.asarray([_digest(about or "") for about, _ in items], np.uint64)  # so only one's texts share a band
     num_rows, most = _rows_per_band(min_jaccard), 1 - min_jaccard + 1e-12
     proposed: set[tuple[int, int]] = set()
     for start in range(0, _NUM_HASHES - num_rows + 1, num_rows):
-        band = _combine(signatures[:, start : start + num_rows].astype(np.uint64))
+        band = _combine(signatures[:, start : start + num_rows].astype(np.uint64), subjects)
         pairs = near_pairs(band, band, 0)
         ordered = pairs.left < pairs.right
         proposed.update(zip(pairs.left[ordered].tolist(), pairs.right[ordered].tolist(), strict=True))
@@ -71,20 +76,23 @@ def caption_duplicates(
     return evidence(table, dropped, "caption_duplicate", ["caption"] * len(keys), keys, distances)
 
 
-Item = tuple[str, frozenset[tuple[str, ...]]]  # kind and n-grams
+Item = tuple[str | None, frozenset[tuple[str, ...]]]  # pixels that an instruction is about (None: a caption), n-grams
 
 
 def _apart(one: Item, other: Item) -> float:
-    """1 - Jaccard similarity; infinite between kinds."""
+    """1 - Jaccard similarity; infinite between texts that are not about the same."""
     return 1 - len(one[1] & other[1]) / len(one[1] | other[1]) if one[0] == other[0] else math.inf
 
 
 def _signature(grams: frozenset[tuple[str, ...]]) -> NDArray[np.uint64]:
     """MinHash [128] (Broder 1997) by multiply-shift hashing of a 64-bit digest."""
-    digests = [hashlib.blake2b("\0".join(gram).encode(), digest_size=8).digest() for gram in grams]
-    values = np.frombuffer(b"".join(digests), "<u8")
+    values = np.asarray([_digest("\0".join(gram)) for gram in grams], np.uint64)
     result: NDArray[np.uint64] = ((values[:, None] * _FACTORS + _OFFSETS) >> np.uint64(32)).min(axis=0)
     return result
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def _rows_per_band(similarity: float) -> int:
@@ -97,9 +105,9 @@ def _rows_per_band(similarity: float) -> int:
     return max(good, default=1)
 
 
-def _combine(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One 64-bit hash per row of [N, R]."""
-    mixed = np.zeros(len(rows), np.uint64)
+def _combine(rows: NDArray[np.uint64], start: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One 64-bit hash per row of [N, R], and of what each begins with [N]."""
+    mixed = start.copy()
     for column in rows.T:
         mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(29)

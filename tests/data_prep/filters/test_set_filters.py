@@ -244,6 +244,28 @@ def test_caption_duplicates_against_all_pairs(candidate):
     assert 60 <= len(kept) < 130
 
 
+def test_an_instruction_is_a_duplicate_only_about_the_same_picture(candidate, nature):
+    """Also in numbers: a thousand edits of different pictures that all say the same are compared with nothing."""
+    one, two = nature(1), nature(2)
+    rows = [
+        candidate(one, "make it red", row="caption", key="a"),
+        candidate(two, "make it red", row="same caption", key="b"),
+        candidate(two, "Make it red!", row="edit", key="c", source=one),
+        candidate(nature(3), "make it red", row="same words", key="d", source=one),
+        candidate(nature(4), "make it blue", row="other words", key="e", source=one),
+        candidate(one, "make it red", row="other source", key="f", source=two),
+    ]
+    assert _dropped(caption_duplicates(columns(rows))) == {"same caption": "a", "same words": "c"}
+    near = [
+        candidate(two, f"paint the old house by the lake in {word}", row=word, source=one) for word in ("red", "blue")
+    ]
+    assert caption_duplicates(columns(near), 0.7).num_rows == 1
+    table = columns(rows[4:5] * 1000)
+    sources = pa.array([f"{number:064x}" for number in range(1000)])
+    place = table.schema.get_field_index("source_pixel_sha256")
+    assert caption_duplicates(table.set_column(place, "source_pixel_sha256", sources)).num_rows == 0
+
+
 def test_decontamination_keeps_the_pairs_as_evidence(tmp_path, candidate, nature):
     folder = tmp_path / "bench" / "inputs"
     folder.mkdir(parents=True)
