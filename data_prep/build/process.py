@@ -6,15 +6,18 @@ import dataclasses
 import functools
 import json
 import math
+import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from data_prep.build.alone import Note
 from data_prep.build.config import BuildConfig
+from data_prep.build.guilty import NOBODY, Guilty
 from data_prep.build.known import Known
-from data_prep.build.pack import IGNORED, KEPT, NEGATIVE, REJECTED, Packed, Part, stage_part
+from data_prep.build.pack import IGNORED, KEPT, NEGATIVE, REJECTED, Packed, PackWriter, Part, stage_part
 from data_prep.build.prepare import Prepared, clean, prepare, to_sample
 from data_prep.build.resolve import IN_DATASET, Dropped, Resolved, Row, resolve, sample_key
 from data_prep.build.retry import RetrySpan, read_retries
@@ -45,6 +48,11 @@ class SpanTask:
     source: int  # which of the configuration's; -1 for failures that are tried again
     span: Span | RetrySpan
 
+    @property
+    def num_rows(self) -> int | None:
+        """None where only reading tells."""
+        return len(self.span.rows) if isinstance(self.span, RetrySpan) else self.span.num_rows
+
 
 @dataclass(frozen=True)
 class Processing:
@@ -55,18 +63,45 @@ class Processing:
     known: Known
     share: int  # tasks at a time: they share what a host allows
 
-    def __call__(self, task: SpanTask) -> int:
-        """Stage one span.
+    def __call__(self, task: SpanTask, guilty: Guilty = NOBODY) -> int:
+        """Stage one span; `guilty` rows are rejected unseen.
 
         Returns:
             Number of rows.
         """
         store = open_store(self.config.output)
         with stage_part(store, self.prefix, task.name) as part:
-            for source, row in self._rows(task):
-                _Span(self, part, source).run(row)
+            for source, rows in self._rows(task):
+                _Span(self, part, source).run(guilty.set_aside(rows, len(part.rows), task.name, task.num_rows))
             part.rows.sort(key=lambda row: row.pop("ordinal"))
         return len(part.rows)
+
+    def examine(self, task: SpanTask, guilty: Guilty, which: range, size: int, note: Note) -> None:
+        """Take rows of a span through everything but staging, one after another, having noted each before.
+
+        What is noted is the first row at work, the one behind the last, and whether they are still being read.
+
+        Args:
+            which: numbers of the rows in the span.
+            size: rows fetched at a time.
+        """
+        _rules(self.config.filters)  # what dies here is nobody's fault
+        number = 0
+        for source, stream in self._rows(task):
+            rows, ended = iter(guilty.set_aside(stream, number, task.name, task.num_rows)), False
+            while not ended and number < which.stop:
+                low, chunk = max(number, which.start), list[Record | Problem]()
+                while len(chunk) < size and number < which.stop and not ended:
+                    note((number, number + 1, True))
+                    row = next(rows, None)
+                    ended = row is None
+                    if row is not None and number >= low:
+                        chunk.append(row)
+                    number += row is not None
+                note((low, low + len(chunk), False))
+                with open(os.devnull, "wb") as nowhere:
+                    span = _Span(self, Part(PackWriter(nowhere), []), source)
+                    span.run(chunk, 1, lambda row, low=low: note((low + row, low + row + 1, False)))  # type: ignore[misc]
 
     def _rows(self, task: SpanTask) -> Iterator[tuple[str, Iterable[Record | Problem]]]:
         """Rows of a span, by source."""
@@ -86,13 +121,17 @@ class _Span:
         self.shown: Counter[str] = Counter()
         self.checks = EditChecks(self.config.edits.checks)
 
-    def run(self, rows: Iterable[Record | Problem]) -> None:
-        """Take every row to its end."""
+    def run(
+        self, rows: Iterable[Record | Problem], size: int = BATCH, begin: Callable[[int], None] | None = None
+    ) -> None:
+        """Take every row to its end, `size` decoded at a time; `begin` is told of each before."""
         rules = _rules(self.config.filters)
         waiting: deque[Prepared] = deque()
         resolved = resolve(rows, self._fetcher, self.config.fetch_threads, self.shared.known.has_row)
-        judged = apply(rules.rows, self._candidates(resolved, waiting), batch_size=BATCH)
-        while batch := list(islice(judged, BATCH)):
+        if begin is not None:
+            resolved = _telling(resolved, begin)
+        judged = apply(rules.rows, self._candidates(resolved, waiting), batch_size=size)
+        while batch := list(islice(judged, size)):
             prepared = [waiting.popleft() for _ in batch]
             self._score(rules, [one for one, (_, problem) in zip(prepared, batch, strict=True) if problem is None])
             for one, (_, problem) in zip(prepared, batch, strict=True):
@@ -223,6 +262,12 @@ class _Span:
 
     def _fetcher(self) -> Fetcher:
         return _fetcher(self.config.fetch, self.shared.share)
+
+
+def _telling(rows: Iterable[Row], begin: Callable[[int], None]) -> Iterator[Row]:
+    for row in rows:
+        begin(row.ordinal)
+        yield row
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from data_prep.build.attempt import Attempt, mark_name
 from data_prep.build.config import BuildConfig
 from data_prep.build.pack import index_name
 from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
@@ -180,8 +181,14 @@ def _process(
     there = store.names(f"{prefix}index/")
     missing = [task for task in spans if index_name(prefix, task.name) not in there]
     progress = Progress("spans", len(spans), len(spans) - len(missing), say)
-    work = Processing(config, prefix, known_hashes(store, before), min(config.num_workers, max(1, len(missing))))
-    map_tasks(work, missing, config.num_workers, progress)
+    at_a_time = min(config.num_workers, max(1, len(missing)))
+    work = Processing(config, prefix, known_hashes(store, before), at_a_time)
+    begun = store.names(mark_name(prefix, ""))
+    # Ray repeats a task whose process died. Without it the process is ours: after one death no span is worked on in it.
+    wary = at_a_time == 1 and any(mark_name(prefix, task.name) in begun for task in missing)
+    if wary:
+        say(Step("an earlier attempt did not end: spans are now worked on in a process of their own"))
+    map_tasks(Attempt(work, wary), missing, config.num_workers, progress)
 
 
 def _write(config: BuildConfig, store: Store, prefix: str, plans: Sequence[ShardPlan], say: Say) -> list[ShardFile]:
