@@ -85,7 +85,7 @@ class Processing:
             which: numbers of the rows in the span.
             size: rows fetched at a time.
         """
-        _rules(self.config.filters)  # what dies here is nobody's fault
+        _rules(self.config.filters, self.prefix)  # what dies here is nobody's fault
         number = 0
         for source, stream in self._rows(task):
             rows, ended = iter(guilty.set_aside(stream, number, task.name, task.num_rows)), False
@@ -125,7 +125,7 @@ class _Span:
         self, rows: Iterable[Record | Problem], size: int = BATCH, begin: Callable[[int], None] | None = None
     ) -> None:
         """Take every row to its end, `size` decoded at a time; `begin` is told of each before."""
-        rules = _rules(self.config.filters)
+        rules = _rules(self.config.filters, self.shared.prefix)
         waiting: deque[Prepared] = deque()
         resolved = resolve(rows, self._fetcher, self.config.fetch_threads, self.shared.known.has_row)
         if begin is not None:
@@ -280,7 +280,9 @@ class Rules:
 
 
 @functools.lru_cache(maxsize=1)
-def _rules(config: FiltersConfig) -> Rules:
+def _rules(config: FiltersConfig, prefix: str) -> Rules:
+    """The prefix is another one if a file that a rule names has changed."""
+    del prefix
     embeddings = [rule for rule in config.sets if isinstance(rule, EmbeddingDuplicates)]
     scorers = [open_scorer(rule) for rule in config.scorers]
     return Rules(open_row_filters(config.rows), scorers, open_embedder(embeddings[0]) if embeddings else None)

@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.build.attempt import Attempt, mark_name
 from data_prep.build.config import BuildConfig
+from data_prep.build.named import changed, check_models, models, named_files
 from data_prep.build.pack import index_name
 from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
 from data_prep.build.process import Processing, SpanTask
@@ -115,12 +116,18 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     before = None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
     if before is not None and before.name != config.name:
         raise ConfigError(f"{store.location}: holds data set {before.name!r}, not {config.name!r}; use another output")
-    request = digest({"config": config.content(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION})
+    named = named_files(config)
+    asked = {"config": config.content(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION}
+    request = digest(asked | ({"files": named} if named else {}))
     done = None if retry else _done(before, request)
     if before is not None and done is not None:
         store.clear(STAGING)
         say(Step("nothing to do: the data set holds all of it"))
         return Outcome(done, before, store.location)
+    by_model = models(config, named)
+    check_models(before, by_model, store.location)
+    for path in changed(before, named):
+        say(Step(f"{path} has changed since it was last used; it is applied to what the data set does not hold yet"))
     prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
     with _cluster(config.num_workers, len(spans)):
         _process(config, store, prefix, spans, before, say)
@@ -143,6 +150,8 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     increment = Increment(
         request=request,
         config=config.content(),
+        files_named=named,
+        models=by_model,
         retry=retry,
         num_inputs=counts.num_inputs,
         num_kept=sum(entries[i].samples for i in good),
@@ -161,6 +170,9 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
             f"{store.location}: {increment.num_inputs} inputs, but {increment.num_kept} kept, "
             f"{increment.num_rejected} rejected and {increment.num_ignored} ignored; nothing was published"
         )
+    if named_files(config) != named:
+        store.clear(prefix)
+        raise ConfigError(f"{store.location}: a file that a rule names has changed during the build; run it again")
     info = _publish(config, store, before, increment, rejects, failures, content)
     for old in (before.rejects, before.failures) if before is not None else ():
         if old.name not in (rejects.name, failures.name):

@@ -46,7 +46,7 @@ class Caption(Config):
     repeat_words: int = Field(3, ge=1, description="length of the n-grams that may not repeat, words")
     max_repeated: Share = Field(1.0, description="share of those n-grams that occurred before")
     banned: tuple[str, ...] = Field((), description="words or phrases, in any case")
-    banned_file: str | None = Field(None, description="more of them, one per line")
+    banned_file: str | None = Field(None, description="more of them, one per line; a path or s3://")
 
 
 class Blur(Config):
@@ -206,7 +206,7 @@ class CaptionDuplicates(Config):
 
 
 class EvaluationSet(Config):
-    """What must not be trained on: a folder of pictures, a table of hashes, or a list of prompts."""
+    """What must not be trained on: a folder of pictures, a table of hashes, or a list of prompts, on a path or `s3://`."""
 
     name: str = Field(pattern="^[a-z0-9_-]+$")
     images: str | None = Field(None, description="folder, searched through")

@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from dreamline.media.config import DecodeConfig
 from dreamline.media.decode import decode
 from dreamline.media.errors import MediaError
 from dreamline.media.phash import phash_both
+from dreamline.storage import list_files, read_bytes
 
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -134,19 +135,22 @@ Entry = tuple[str, str | None, int, int]  # id, sha256, phash, phash_mirrored
 def _folder(config: EvaluationSet) -> list[Entry]:
     if config.images is None:
         return []
-    root = Path(config.images)
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in _PICTURES)
-    if not files:
-        raise ConfigError(f"evaluation set {config.name!r}: {root}: no pictures there")
-    return [(path.relative_to(root).as_posix(), *_identity(config.name, path)) for path in files]
-
-
-def _identity(name: str, path: Path) -> tuple[str, int, int]:
-    content = path.read_bytes()
+    where = f"evaluation set {config.name!r}"
     try:
+        files = [file for file in list_files(config.images) if PurePath(file.name).suffix.lower() in _PICTURES]
+    except OSError as error:
+        raise ConfigError(f"{where}: {config.images}: cannot be read: {error}") from None
+    if not files:
+        raise ConfigError(f"{where}: {config.images}: no pictures there")
+    return [(file.name, *_identity(where, file.path)) for file in files]
+
+
+def _identity(where: str, path: str) -> tuple[str, int, int]:
+    try:
+        content = read_bytes(path)
         pixels = decode(content, DecodeConfig()).pixels
-    except MediaError as error:
-        raise ConfigError(f"evaluation set {name!r}: {path}: {error}; repair or remove the file") from None
+    except (MediaError, OSError) as error:
+        raise ConfigError(f"{where}: {path}: {error}; repair or remove the file") from None
     return hashlib.sha256(content).hexdigest(), *phash_both(pixels)
 
 
@@ -154,7 +158,7 @@ def _hash_file(config: EvaluationSet) -> list[Entry]:
     if config.hashes is None:
         return []
     entries: list[Entry] = []
-    for number, line in enumerate(_lines(config.name, Path(config.hashes))):
+    for number, line in enumerate(_lines(config.name, config.hashes)):
         where = f"evaluation set {config.name!r}: {config.hashes}: row {number}"
         digest = line.get("sha256")
         try:
@@ -176,7 +180,7 @@ def _hash(value: object) -> int:
 def _prompts(config: EvaluationSet) -> list[tuple[str, str]]:
     if config.prompts is None:
         return []
-    lines = _lines(config.name, Path(config.prompts), config.prompt_column)
+    lines = _lines(config.name, config.prompts, config.prompt_column)
     found = [(str(line.get("id") or number), line.get(config.prompt_column)) for number, line in enumerate(lines)]
     texts = [(name, text) for name, text in found if isinstance(text, str) and text.strip()]
     if not texts:
@@ -186,19 +190,21 @@ def _prompts(config: EvaluationSet) -> list[tuple[str, str]]:
     return texts
 
 
-def _lines(name: str, path: Path, column: str = "prompt") -> list[dict[str, object]]:
+def _lines(name: str, path: str, column: str = "prompt") -> list[dict[str, object]]:
     """Rows of a table in any of the formats; of a plain text file or a list of strings one column."""
+    form = PurePath(path).suffix
     try:
-        if path.suffix == ".parquet":
+        content = read_bytes(path)
+        if form == ".parquet":
             import pyarrow.parquet as pq
 
-            return list(pq.read_table(path).to_pylist())
-        text = path.read_text(encoding="utf-8")
-        if path.suffix in (".csv", ".tsv"):
-            return list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
-        if path.suffix == ".txt":
+            return list(pq.read_table(pa.BufferReader(content)).to_pylist())
+        text = content.decode("utf-8")
+        if form in (".csv", ".tsv"):
+            return list(csv.DictReader(text.splitlines(), delimiter="\t" if form == ".tsv" else ","))
+        if form == ".txt":
             return [{column: line} for line in text.splitlines() if line.strip()]
-        rows = json.loads(text) if path.suffix == ".json" else [json.loads(s) for s in text.splitlines() if s.strip()]
+        rows = json.loads(text) if form == ".json" else [json.loads(s) for s in text.splitlines() if s.strip()]
     except (OSError, ValueError) as error:
         raise ConfigError(f"evaluation set {name!r}: {path}: cannot be read: {error}") from None
     if not isinstance(rows, list):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_prep.filters import captions, pixels
 from data_prep.filters.candidate import Candidate, RowFilter
 from data_prep.filters.config import Aspect, Blur, Caption, Exposure, Flat, Licence, Resolution, RowRule, Text
 from data_prep.record import Problem
 from dreamline.config import ConfigError
+from dreamline.storage import read_bytes
 
 Objection = tuple[str, str]  # reason, detail
 
@@ -156,7 +156,9 @@ def _lines(path: str | None) -> tuple[str, ...]:
     if path is None:
         return ()
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"banned_file: {path}: {error.strerror}; give a text file with one phrase per line") from None
+        text = read_bytes(path).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"banned_file: {path}: cannot be read: {error}; give a text file in UTF-8 with one phrase per line"
+        ) from None
     return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -47,6 +47,8 @@ class Increment(Config):
 
     request: str  # digest of what was asked for, and of the files that it was asked of
     config: dict[str, Any]  # what was asked for
+    files_named: dict[str, str] = {}  # digest of what the files that rules name held, by path
+    models: dict[str, str] = {}  # what tells the model behind scores and embeddings, by name of the scorer
     retry: str | None = None  # the failures that were tried again, where that is what the build did
     num_inputs: int
     num_kept: int
