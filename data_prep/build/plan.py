@@ -53,6 +53,18 @@ class Staged:
     def __len__(self) -> int:
         return len(self.key)
 
+    @property
+    def negative(self) -> NDArray[np.bool_]:
+        """True for rejected edits that are kept as negatives."""
+        flags = np.asarray([group.negative for group in self.groups], np.bool_)
+        return flags[self.group] if len(self) else np.zeros(0, np.bool_)
+
+    def by_span(self, samples: Ints) -> Iterator[tuple[int, Ints]]:
+        """Ascending samples by their span."""
+        for numbers in np.split(samples, np.flatnonzero(np.diff(self.span[samples])) + 1):
+            if len(numbers):
+                yield int(self.span[numbers[0]]), numbers
+
     def where(self, samples: Ints) -> Iterator[tuple[str, int]]:
         """Span and row in its index."""
         for sample in samples.tolist():

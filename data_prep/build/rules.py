@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.build.config import BuildConfig
+from data_prep.build.embeddings import held_embeddings, wants_embeddings
 from data_prep.build.pack import index_name, read_index
 from data_prep.build.plan import Refusals, Staged, reject_repeated_keys
 from data_prep.build.store import Store, publish_file, scratch_file
@@ -19,7 +20,7 @@ from data_prep.edits.preference import JudgedEdit, preference_table, preferences
 from data_prep.edits.sets import EditRow, set_rejects, type_weights
 from data_prep.edits.vocabulary import edit_type_of
 from data_prep.filters.columns import EMBEDDING, SCHEMA
-from data_prep.filters.config import EmbeddingDuplicates
+from data_prep.filters.config import Decontamination, EmbeddingDuplicates
 from data_prep.filters.sets import filter_set
 from dreamline.data.collection import CollectionInfo, TableEntry
 
@@ -66,7 +67,7 @@ def write_preferences(store: Store, prefix: str, staged: Staged, refusals: Refus
     chosen = np.flatnonzero(refusals.keep(len(staged)))
     columns = ["key", "kind", "source_sha256", "text", "reason"]
     judged = []
-    for span, numbers in _runs(staged, chosen):
+    for span, numbers in staged.by_span(chosen):
         table = read_index(store, index_name(prefix, staged.spans[span]), columns).take(staged.row[numbers])
         judged += [
             JudgedEdit(row["key"], row["source_sha256"], row["text"] or "", row["reason"])
@@ -96,9 +97,14 @@ def _compare(
 ) -> TableEntry:
     import pyarrow as pa
 
-    embeddings = any(isinstance(rule, EmbeddingDuplicates) for rule in config.filters.sets)
-    parts = [*_published(store, before, embeddings), *_staged_columns(store, prefix, staged, refusals, embeddings)]
-    _, evidence = filter_set(pa.concat_tables(parts), config.filters.sets)
+    embeddings = wants_embeddings(config)
+    others = [SCHEMA.empty_table()]
+    if any(not isinstance(rule, EmbeddingDuplicates | Decontamination) for rule in config.filters.sets):
+        others += _published(store, before)
+    if embeddings:
+        others = [_with_embeddings(part) for part in others]
+    parts = [*others, *_staged_columns(store, prefix, staged, refusals, embeddings)]
+    _, evidence = filter_set(pa.concat_tables(parts), config.filters.sets, lambda: held_embeddings(store, before))
     lines = []
     for line in evidence.to_pylist():
         if line["source_name"]:
@@ -123,16 +129,22 @@ def _staged_columns(store: Store, prefix: str, staged: Staged, refusals: Refusal
         columns["source_name"] = pa.array([""] * len(numbers), pa.string())
         columns["row"] = pa.array([str(number) for number in numbers.tolist()], pa.string())
         chosen = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
-        yield chosen.append_column(EMBEDDING, _fixed(table.column(EMBEDDING))) if embeddings else chosen
+        yield _with_embeddings(chosen, table.column(EMBEDDING)) if embeddings else chosen
 
 
-def _published(store: Store, before: CollectionInfo | None, embeddings: bool) -> Iterator[Any]:
+def _with_embeddings(table: Any, column: Any = None) -> Any:
+    """The table with embeddings; what is published has none here, as it is compared by those that are kept with it."""
+    import pyarrow as pa
+
+    kind = pa.large_list(pa.float16())  # numbered by 64 bits, as all together may be long
+    return table.append_column(EMBEDDING, pa.nulls(len(table), kind) if column is None else column.cast(kind))
+
+
+def _published(store: Store, before: CollectionInfo | None) -> Iterator[Any]:
     """The samples of the version before, as larger than any other."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if embeddings:
-        return  # vectors are not published; new samples are compared with each other
     kept = [name for name in SCHEMA.names if name not in ("source_name", "width", "height")]
     for entry in before.manifests if before is not None else ():
         with local_file(store, entry.name) as path, pq.ParquetFile(path) as file:
@@ -147,16 +159,8 @@ def _published(store: Store, before: CollectionInfo | None, embeddings: bool) ->
 
 def _by_span(staged: Staged, refusals: Refusals) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """For each span its samples that are in and are no negatives."""
-    negative = np.asarray([group.negative for group in staged.groups], np.bool_)
-    chosen = np.flatnonzero(refusals.keep(len(staged)) & ~negative[staged.group]) if len(staged) else np.zeros(0, int)
-    yield from _runs(staged, chosen)
-
-
-def _runs(staged: Staged, chosen: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Ascending sample numbers by span."""
-    for numbers in np.split(chosen, np.flatnonzero(np.diff(staged.span[chosen])) + 1):
-        if len(numbers):
-            yield int(staged.span[numbers[0]]), numbers
+    chosen = np.flatnonzero(refusals.keep(len(staged)) & ~staged.negative)
+    yield from staged.by_span(chosen)
 
 
 def _edits(store: Store, prefix: str, staged: Staged, refusals: Refusals) -> Iterator[tuple[int, EditRow]]:
@@ -187,17 +191,8 @@ def _named(store: Store, prefix: str, staged: Staged, lines: list[dict[str, Any]
     """Evidence with sources and rows in place of sample numbers, in the order of the samples."""
     lines = sorted(lines, key=lambda line: int(line["row"]))
     names: dict[str, dict[str, str]] = {}
-    for span, numbers in _runs(staged, np.asarray([int(line["row"]) for line in lines], np.int64)):
+    for span, numbers in staged.by_span(np.asarray([int(line["row"]) for line in lines], np.int64)):
         table = read_index(store, index_name(prefix, staged.spans[span]), ["source", "row"]).take(staged.row[numbers])
         for number, row in zip(numbers.tolist(), table.to_pylist(), strict=True):
             names[str(number)] = {"source_name": row["source"], "row": row["row"]}
     return [{**line, **names[line["row"]]} for line in lines]
-
-
-def _fixed(column: Any) -> Any:
-    """A column of lists of one length as fixed-size lists."""
-    import pyarrow as pa
-
-    flat = column.combine_chunks()
-    size = len(flat.values) // max(1, len(flat))
-    return pa.FixedSizeListArray.from_arrays(flat.flatten(), size)

@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.build.attempt import Attempt, mark_name
 from data_prep.build.config import BuildConfig
+from data_prep.build.embeddings import num_without, wants_embeddings, write_embeddings
 from data_prep.build.named import changed, check_models, models, named_files
 from data_prep.build.pack import index_name
 from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
@@ -128,6 +129,8 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     check_models(before, by_model, store.location)
     for path in changed(before, named):
         say(Step(f"{path} has changed since it was last used; it is applied to what the data set does not hold yet"))
+    if wants_embeddings(config) and (others := num_without(before)):
+        say(Step(f"{others} samples of the data set have no embeddings: new ones are not compared with those"))
     prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
     with _cluster(config.num_workers, len(spans)):
         _process(config, store, prefix, spans, before, say)
@@ -163,6 +166,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
         negatives_manifest=manifests[1],
         preferences=write_preferences(store, prefix, staged, verdicts.refusals),
         evidence=verdicts.evidence,
+        embeddings=write_embeddings(store, prefix, staged, kept) if wants_embeddings(config) else None,
         statistics=counts.histograms,
     )
     if increment.num_inputs != increment.num_kept + increment.num_rejected + increment.num_ignored:

@@ -21,7 +21,7 @@ from dreamline.data.manifest import DATASET
 BATCH = 1000  # manifest rows held at a time
 OURS = re.compile(  # names that builds give; nothing else is ever removed
     r"(negatives/)?[a-z0-9][a-z0-9_-]*-(t2i|edit)(-\d+x\d+)?-\d{6,}-[0-9a-f]{12}\.tar"
-    r"|(manifest|negatives-manifest|preferences|rejects|failures|evidence)-[0-9a-f]{12}\.parquet"
+    r"|(manifest|negatives-manifest|preferences|rejects|failures|evidence|embeddings)-[0-9a-f]{12}\.parquet"
     rf"|{re.escape(STAGING)}/.*|\.report\.(html|json)\.tmp-\d+"
 )
 

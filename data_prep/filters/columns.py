@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
     ]
 )
 SCORE = "score_"  # first part of the names of score columns, float64; the rest is the score's name
-EMBEDDING = "embedding"  # optional column: fixed-size list of float16
+EMBEDDING = "embedding"  # optional column: lists of float16 of one length, null where a row has none
 
 # One line per reason to drop a row: the row, and what it matched.
 EVIDENCE = pa.schema(
@@ -82,9 +82,12 @@ def ranked(table: pa.Table) -> pa.Table:
     return table.take(order["index"])
 
 
-def groups(table: pa.Table) -> NDArray[np.int64]:
-    """[N]: rows of different groups are never duplicates. An edit's group is its instruction; other kinds have one."""
-    names: dict[tuple[str, ...], int] = {}
+def groups(table: pa.Table, names: dict[tuple[str, ...], int] | None = None) -> NDArray[np.int64]:
+    """[N]: rows of different groups are never duplicates. An edit's group is its instruction; other kinds have one.
+
+    Tables that are compared share `names`.
+    """
+    names = {} if names is None else names
     kinds, texts = table["kind"].to_pylist(), table["text"].to_pylist()
     keys = [(kind, *words(text or "")) if kind == "edit" else (kind,) for kind, text in zip(kinds, texts, strict=True)]
     return np.asarray([names.setdefault(key, len(names)) for key in keys], np.int64)

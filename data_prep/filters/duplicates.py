@@ -6,6 +6,7 @@ that it duplicates. Of duplicates the largest picture stays, then the smallest k
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -75,11 +76,22 @@ def perceptual_duplicates(
 
 
 def embedding_duplicates(
-    table: pa.Table, min_cosine: float = 0.97, linkage: Linkage = "direct", block: int = 2048
+    table: pa.Table,
+    min_cosine: float = 0.97,
+    linkage: Linkage = "direct",
+    block: int = 2048,
+    held: Iterable[pa.Table] = (),
 ) -> pa.Table:
     """Rows whose embeddings have a cosine of at least `min_cosine`; of edits the targets', with the same instruction.
 
-    All pairs are compared, `block` x `block` at a time: quadratic time, but memory for the embeddings and one block.
+    All pairs are compared, `block` x `block` at a time: quadratic time, but memory for the embeddings of the table, one
+    block, and one part of `held`. Rows without an embedding take no part.
+
+    Args:
+        table: what is judged.
+        min_cosine, linkage: as above.
+        block: rows.
+        held: samples that stay in any case, in parts of any size with the columns key, kind, text and embedding.
 
     Raises:
         ValueError: the table has no embedding column.
@@ -87,29 +99,67 @@ def embedding_duplicates(
     if EMBEDDING not in table.column_names:
         raise ValueError("embedding duplicates need an `embedding` column; run an embedder first")
     table = ranked(table)
-    column = table[EMBEDDING].combine_chunks()
-    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1).astype(np.float16)
-    group = groups(table)
-    lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
-    for low in range(0, len(vectors), block):
-        rows = slice(low, low + block)
-        left = vectors[rows].astype(np.float32) / np.maximum(lengths[rows, None], 1e-12)
+    rows = np.flatnonzero(table[EMBEDDING].is_valid())
+    names: dict[tuple[str, ...], int] = {}
+    group, vectors = groups(table, names)[rows], _vectors(table, len(rows))
+    nearest, near_key = _nearest(vectors, group, held, names, block)
+    linked = np.flatnonzero(nearest >= min_cosine)  # each gets a node for what is held, before all rows
+    found = [(np.arange(len(linked)), linked + len(linked), 1 - nearest[linked].astype(np.float64))]
+    for low in range(0, len(rows), block):
+        left = _unit(vectors[low : low + block])
         for other in range(0, low + 1, block):
-            columns = slice(other, other + block)
-            right = vectors[columns].astype(np.float32) / np.maximum(lengths[columns, None], 1e-12)
-            cosine = left @ right.T
-            worse, better = np.nonzero((cosine >= min_cosine) & (group[rows, None] == group[None, columns]))
+            cosine = left @ _unit(vectors[other : other + block]).T
+            same = group[low : low + block, None] == group[None, other : other + block]
+            worse, better = np.nonzero((cosine >= min_cosine) & same)
             near = worse + low > better + other
             worse, better = worse[near], better[near]
-            found.append((better + other, worse + low, 1 - cosine[worse, better].astype(np.float64)))
-    pairs = unique_pairs(*(np.concatenate(parts) for parts in zip(*found, strict=True))) if found else no_pairs()
-    match, distance = resolve(len(vectors), pairs, linkage)
-    dropped = np.flatnonzero(match >= 0)
-    matched = table["key"].take(pa.array(match[dropped])).to_pylist()
-    return evidence(
-        table, dropped, "embedding_duplicate", ["embedding"] * len(dropped), matched, distance[dropped].clip(0)
-    )
+            apart = 1 - cosine[worse, better].astype(np.float64)
+            found.append((better + other + len(linked), worse + low + len(linked), apart))
+    pairs = unique_pairs(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    match, distance = resolve(len(linked) + len(rows), pairs, linkage)
+    dropped = np.flatnonzero(match[len(linked) :] >= 0)
+    match, distance = match[len(linked) :][dropped], distance[len(linked) :][dropped]
+    keys = table["key"].take(pa.array(rows[np.maximum(match - len(linked), 0)])).to_pylist()
+    matched = [
+        near_key[linked[node]] if node < len(linked) else key for node, key in zip(match.tolist(), keys, strict=True)
+    ]
+    kinds = ["embedding"] * len(dropped)
+    return evidence(table, rows[dropped], "embedding_duplicate", kinds, matched, distance.clip(0))
+
+
+def _nearest(
+    vectors: NDArray[np.float16],
+    group: NDArray[np.int64],
+    held: Iterable[pa.Table],
+    names: dict[tuple[str, ...], int],
+    block: int,
+) -> tuple[NDArray[np.float32], list[str]]:
+    """For each vector [N, D] the largest cosine with a held one of its group, -inf where there is none, and its key."""
+    best, keys = np.full(len(vectors), -np.inf, np.float32), [""] * len(vectors)
+    for part in held:
+        part_group, part_keys = groups(part, names), part["key"].to_pylist()
+        right = _unit(_vectors(part, len(part)))
+        for low in range(0, len(vectors), block):
+            cosine = _unit(vectors[low : low + block]) @ right.T
+            cosine[group[low : low + block, None] != part_group[None]] = -np.inf
+            column = cosine.argmax(axis=1)
+            value = cosine[np.arange(len(cosine)), column]
+            for row in np.flatnonzero(value > best[low : low + block]).tolist():
+                best[low + row], keys[low + row] = value[row], part_keys[column[row]]
+    return best, keys
+
+
+def _vectors(table: pa.Table, num: int) -> NDArray[np.float16]:
+    """[N, D] of the rows that have an embedding, of which there are `num`."""
+    flat = table[EMBEDDING].combine_chunks().drop_null().flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.float16, copy=False).reshape(num, -1) if num else np.zeros((0, 1), np.float16)
+
+
+def _unit(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    """float32 rows of unit length."""
+    wide = vectors.astype(np.float32)
+    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.float32(1e-12))
+    return wide
 
 
 def resolve(num: int, pairs: Pairs, linkage: Linkage) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -60,6 +60,7 @@ class Increment(Config):
     negatives_manifest: TableEntry | None = None
     preferences: TableEntry | None = None  # which negative is the worse attempt at which sample's instruction
     evidence: TableEntry | None = None  # pairs that set-level filters went by
+    embeddings: TableEntry | None = None  # of the samples, where a filter compares embeddings
     statistics: dict[str, dict[str, int]]  # histograms over inputs and over kept samples
 
     @property
@@ -69,7 +70,7 @@ class Increment(Config):
 
     def files(self) -> list[FileEntry]:
         """All files of the increment."""
-        tables = (self.manifest, self.negatives_manifest, self.preferences, self.evidence)
+        tables = (self.manifest, self.negatives_manifest, self.preferences, self.evidence, self.embeddings)
         return [*self.shards, *self.negatives, *(table for table in tables if table is not None)]
 
 
