@@ -38,6 +38,7 @@ class Record:
     image: Picture  # the picture; of an edit the target
     source: Picture | None = None  # of an edit: what is edited
     mask: Picture | None = None  # of an edit: white where it may change
+    holes: bool = False  # the mask is transparent there instead
     label: str | None = None  # edit type or category, in the source's own words
     provenance: Provenance = Provenance()
     scores: Mapping[str, float] = field(default_factory=dict)  # numbers that came with the row

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,7 +59,7 @@ def prepare(resolved: Resolved, config: BuildConfig, source_name: str) -> Prepar
         source = _decode(resolved.source, image, geometry, source_header, "source")
     mask = None
     if resolved.mask is not None:
-        mask = _mask(resolved.mask, image, geometry or scaled_to(header.width, header.height))
+        mask = _mask(resolved.mask, image, geometry or scaled_to(header.width, header.height), record.holes)
     sha256, source_sha256 = resolved.sha256, resolved.source_sha256
     hashes = phash_both(decoded.pixels)
     source_hashes = (None, None) if source is None else phash_both(source.pixels)
@@ -222,9 +223,17 @@ def _decode(content: bytes, config: ImageConfig, to: Geometry | None, header: He
         raise _of(error, role) from None
 
 
-def _mask(content: bytes, config: ImageConfig, to: Geometry) -> Mask:
-    pixels = _decode(content, config, to, None, "mask").pixels
-    return np.asarray(pixels.max(axis=2) > 127)
+def _mask(content: bytes, config: ImageConfig, to: Geometry, holes: bool) -> Mask | None:
+    """True where the edit may change the picture; None where a mask that should have holes has none."""
+    if not holes:
+        pixels = _decode(content, config, to, None, "mask").pixels
+        return np.asarray(pixels.max(axis=2) > 127)
+    over = []
+    for tone in (0, 255):  # what is seen through the holes, and only that, differs
+        decode_config = config.decode.model_copy(update={"background": (tone, tone, tone)})
+        over.append(_decode(content, config.model_copy(update={"decode": decode_config}), to, None, "mask").pixels)
+    mask = np.asarray(cv2.absdiff(*over).max(axis=2) > 127)
+    return mask if mask.any() else None
 
 
 def _of(error: MediaError, role: str) -> MediaError:

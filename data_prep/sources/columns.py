@@ -99,6 +99,7 @@ def _record(row: str, cells: Row, layout: Layout, folder: str) -> Record:
         image=image,
         source=source,
         mask=_picture(cells, columns.mask, "mask", folder) if kind == "edit" else None,
+        holes=layout.mask_is == "holes",
         label=_text(cells, columns.label, "label"),
         provenance=Provenance(url=_text(cells, columns.url, "url") or image.url, **stated),
         scores=scores,

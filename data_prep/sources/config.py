@@ -10,6 +10,7 @@ from dreamline.config import Config
 from dreamline.data.sample import Kind
 from dreamline.scenes.world import World
 
+MaskIs = Literal["white", "holes"]
 SourceKind = Literal["folder", "url_list", "parquet", "webdataset", "scenes"]
 Caption = Literal["filename", "sidecar", "metadata", "none"]
 Names = tuple[str, ...]  # the first column that is there and not empty
@@ -23,7 +24,7 @@ class Columns(Config):
 
     image: Names = Field((), description="the picture (of an edit the target): bytes, {bytes, path}, URL or path")
     source: Names = Field((), description="what is edited")
-    mask: Names = Field((), description="white where an edit may change the picture")
+    mask: Names = Field((), description="where an edit may change the picture; see mask_is")
     text: Names = Field((), description="caption or instruction")
     label: Names = Field((), description="edit type or category")
     url: Names = Field((), description="where the picture comes from, beside pictures that come along as bytes")
@@ -66,6 +67,7 @@ class SourceConfig(Config):
     preset: str | None = Field(None, description="name of a public data set, see docs/data_sources.md")
     task: Kind | None = Field(None, description="t2i or edit; by default a row with a source picture is an edit")
     columns: Columns | None = Field(None, description="which column holds what; each one named here must be there")
+    mask_is: MaskIs | None = Field(None, description="white where it may change (default), or holes: transparent there")
     caption: Caption | None = Field(None, description="of a folder: where captions are; by default metadata or sidecar")
     pictures: str | None = Field(None, description="where relative paths of pictures start: folder, s3:// or https://")
     where: dict[str, str] = Field({}, description="column: value that a row must have; other rows are rejected")

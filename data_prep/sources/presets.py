@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.sources.config import Columns, SourceConfig, SourceKind
+from data_prep.sources.config import Columns, MaskIs, SourceConfig, SourceKind
 from dreamline.config import Config, ConfigError, build, read_yaml
 from dreamline.data.sample import Kind
 
@@ -48,6 +48,7 @@ class Preset(Config):
     kinds: tuple[SourceKind, ...]
     task: Kind
     columns: Columns
+    mask_is: MaskIs = "white"
     licence: str | None = None
     terms: str | None = None
     pictures: str | None = None
@@ -65,6 +66,7 @@ class Layout:
     required: tuple[
         tuple[str, tuple[str, ...]], ...
     ] = ()  # key of the configuration, columns of which one must be there
+    mask_is: MaskIs = "white"
     pictures: str | None = None
     where: tuple[tuple[str, str], ...] = ()
     licence: str | None = None
@@ -137,6 +139,7 @@ def layout_of(config: SourceConfig) -> Layout:
         columns=columns,
         task=task,
         required=tuple((key, group) for key, group in sorted(required.items()) if group),
+        mask_is=config.mask_is or (preset.mask_is if preset else "white"),
         pictures=config.pictures or (preset.pictures if preset else None),
         where=tuple(sorted(where.items())),
         licence=config.licence or (preset.licence if preset else None),

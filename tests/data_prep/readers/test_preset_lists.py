@@ -74,8 +74,26 @@ def lists(make):
         ),
         "recap-datacomp": (
             "x.parquet",
-            [{"url": f"{WEB}/a.jpg", "re_caption": "a grey cat", "org_caption": "cat", "sha256": "00"}],
-            {"text": "a grey cat", "extra": {"org_caption": "cat", "sha256": "00"}},
+            [
+                {
+                    "url": f"{WEB}/a.jpg",
+                    "re_caption": "a grey cat",
+                    "org_caption": "cat",
+                    "sha256": "00",
+                    "key": "1",
+                    "re_clip_score": 0.3,
+                    "org_clip_score": 0.2,
+                    "re_length": 3,
+                    "org_length": 1,
+                    "re_gpt4v_score": 5,
+                    "org_gpt4v_score": 2,
+                }
+            ],
+            {
+                "text": "a grey cat",
+                "scores": {"re_clip_score": 0.3, "org_clip_score": 0.2},
+                "extra": {"org_caption": "cat", "sha256": "00"},
+            },
         ),
         "coyo": (
             "x.parquet",

@@ -35,7 +35,13 @@ def embedded(make):
                 "instruction": "red",
                 "target_img": image,
             },
-            {"text": "red", "mask": None, "licence": "CC-BY-4.0", "extra": {"img_id": "7", "turn_index": "1"}},
+            {
+                "text": "red",
+                "mask": mask["bytes"],
+                "holes": True,
+                "licence": "CC-BY-4.0",
+                "extra": {"img_id": "7", "turn_index": "1"},
+            },
         ),
         "ultraedit": (
             {
@@ -128,6 +134,7 @@ def test_parquet_with_pictures(make, tmp_path, preset):
     assert record.image.content == make.picture(1)
     assert (record.source.content if record.source else None) == (make.picture(2) if record.kind == "edit" else None)
     assert (record.mask.content if record.mask else None) == wanted.get("mask")
+    assert record.holes == wanted.get("holes", False)
 
 
 @pytest.mark.parametrize("preset", ["blip3o", "text-to-image-2m"])
