@@ -103,7 +103,7 @@ class BuildConfig(Config):
 class BuildJob(Job):
     """A build as a stage of a flow. No inputs. Output: summary (what the command line would print)."""
 
-    recipe_version: ClassVar[int] = 1
+    recipe_version: ClassVar[int] = 2
 
     stage: BuildConfig
 

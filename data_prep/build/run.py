@@ -30,7 +30,7 @@ from dreamline.config import ConfigError, apply_override, build, digest
 from dreamline.data.collection import CollectionInfo, Increment, ShardFile, TableEntry, parse_collection
 from dreamline.data.manifest import DATASET
 
-RECIPE_VERSION = 1  # raised when the same configuration gives other shards
+RECIPE_VERSION = 2  # raised when the same configuration gives other shards
 
 
 @dataclass(frozen=True)

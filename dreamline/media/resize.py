@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from dreamline.media.jpeg import cv2
 
-# Up to this factor a cubic of four taps sees every source pixel; beyond it would skip some, so areas are averaged.
-# Closer to a Lanczos of the full picture than areas by 2 dB just under 1 and equal at 4/3, at a sixth of the time.
+# Up to 4/3 a cubic of four taps sees every source pixel. Beyond it would skip some, so fine detail is taken out before;
+# from 2 on areas are averaged. Measured against a Lanczos of the full picture and compared with areas, the cubic is closer
+# by 2 dB just under 1 and equal at 4/3, at a sixth of the time; the smoothed one is closer by 0 to 2 dB at 40 % of the
+# time (on very soft pictures up to 0.4 dB less close).
 CUBIC_UP_TO = 4 / 3
+SMOOTH_UP_TO = 2.0
 
 
 def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -22,9 +27,11 @@ def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
         mode = "CMYK" if pixels.ndim == 3 and pixels.shape[2] == 4 else None
         return np.asarray(Image.fromarray(pixels, mode).resize(size, Image.Resampling.LANCZOS))
     shrink = max(width / size[0], height / size[1])
-    small: NDArray[np.uint8] = cv2.resize(
-        pixels, size, interpolation=cv2.INTER_CUBIC if shrink <= CUBIC_UP_TO else cv2.INTER_AREA
-    )
+    if CUBIC_UP_TO < shrink < SMOOTH_UP_TO:
+        sigma = 0.45 * math.sqrt(shrink * shrink - 1)  # px: with the cubic about the width of what one pixel stands for
+        pixels = cv2.GaussianBlur(pixels, (3, 3), sigma)
+    kind = cv2.INTER_CUBIC if shrink < SMOOTH_UP_TO else cv2.INTER_AREA
+    small: NDArray[np.uint8] = cv2.resize(pixels, size, interpolation=kind)
     return small
 
 

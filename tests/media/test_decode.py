@@ -289,7 +289,7 @@ def test_backends_refuse_truncated_jpegs(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", list(BACKENDS))
-@pytest.mark.parametrize("size", [(341, 256), (1000, 750), (640, 480), (100, 75), (31, 23)])
+@pytest.mark.parametrize("size", [(341, 256), (683, 512), (1000, 750), (860, 645), (640, 480), (100, 75), (31, 23)])
 def test_dct_scaling_is_close_to_a_full_lanczos(backend: str, size: tuple[int, int]) -> None:
     content = encode_jpeg(photo(1024, 768), 92)
     full = Image.open(io.BytesIO(content)).convert("RGB").resize(size, Image.Resampling.LANCZOS)
