@@ -1,6 +1,6 @@
 """JPEG bytes to a resized JPEG, per CPU-second: ours, Pillow, OpenCV, and DCT decoding alone as the limit.
 
-The limit is decoding at the smallest DCT scale that covers the target; `whole` is decoding the whole picture, alone too.
+The limit decodes at the smallest DCT scale that covers the target; `whole` decodes the whole picture.
 
     python benchmarks/decode.py --json decode.json      (--quick: fewer pictures)
 

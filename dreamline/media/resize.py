@@ -11,9 +11,9 @@ from PIL import Image
 from dreamline.media.jpeg import cv2
 
 # Up to 4/3 a cubic of four taps sees every source pixel. Beyond it would skip some, so fine detail is taken out before;
-# from 2 on areas are averaged. Measured against a Lanczos of the full picture and compared with areas, the cubic is closer
-# by 2 dB just under 1 and equal at 4/3, at a sixth of the time; the smoothed one is closer by 0 to 2 dB at 40 % of the
-# time (on very soft pictures up to 0.4 dB less close).
+# from 2 on areas are averaged. Measured against a Lanczos of the full picture, the cubic is closer than areas by 2 dB
+# just under 1 and equal at 4/3, at a sixth of the time; the smoothed one is closer by 0 to 2 dB at 40 % of the time (on
+# very soft pictures up to 0.4 dB less close).
 CUBIC_UP_TO = 4 / 3
 SMOOTH_UP_TO = 2.0
 
