@@ -28,7 +28,7 @@ from data_prep.filters.candidate import Candidate, RowFilter, apply
 from data_prep.filters.columns import judge_candidate
 from data_prep.filters.config import EmbeddingDuplicates, FiltersConfig
 from data_prep.filters.rows import open_row_filters
-from data_prep.filters.scorers import Embedder, Scorer, open_embedder, open_scorer, scored
+from data_prep.filters.scorers import Embedder, Scorer, open_embedder, open_scorer, scored, why_missing
 from data_prep.record import Problem, Record
 from data_prep.sources.reader import Span, open_source
 from dreamline.media.errors import MediaError
@@ -102,9 +102,11 @@ class _Span:
         """Add what models say of those that the row filters kept."""
         batch = [one.candidate for one in prepared]
         if batch and rules.scorers:
+            before = why_missing(rules.scorers)
             for one, candidate in zip(prepared, scored(rules.scorers, batch), strict=True):
                 one.candidate = candidate
                 one.scores |= candidate.scores
+            self.part.missing += why_missing(rules.scorers) - before
         if batch and rules.embedder is not None:
             for one, vector in zip(prepared, rules.embedder.embed(batch), strict=True):
                 one.embedding = vector

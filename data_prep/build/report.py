@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.build.run import read_dataset
+from data_prep.build.statistics import MISSING
 from data_prep.build.store import Store, open_store
 from data_prep.build.tables import local_file
 from data_prep.build.thumbnail import thumbnail_of
@@ -75,6 +76,7 @@ def summarise(info: CollectionInfo) -> dict[str, Any]:
             "num_rejected": item.num_rejected,
             "num_ignored": item.num_ignored,
             "rejected_by_reason": item.rejected,
+            "missing_scores": item.statistics.get(MISSING, {}),
         }
         for item in info.increments
     ]

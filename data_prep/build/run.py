@@ -18,7 +18,7 @@ from data_prep.build.progress import Progress, Say, Step, silent
 from data_prep.build.retry import Only, retry_spans
 from data_prep.build.rules import judge_together, write_preferences
 from data_prep.build.shard import Writing, read_entry
-from data_prep.build.statistics import count_inputs
+from data_prep.build.statistics import MISSING, count_inputs
 from data_prep.build.store import STAGING, Store, open_store
 from data_prep.build.tables import RejectTables, fingerprint_of, known_hashes, write_manifest
 from data_prep.sources.reader import open_source
@@ -48,6 +48,7 @@ class Outcome:
             "num_rejected": increment.num_rejected,
             "num_ignored": increment.num_ignored,
             "rejected_by_reason": increment.rejected,
+            "missing_scores": increment.statistics.get(MISSING, {}),
             "num_samples": self.info.num_samples,
             "num_shards": len(self.info.shards),
             "fingerprint": self.info.fingerprint,

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.build.pack import IGNORED, KEPT, index_name, read_index
+from data_prep.build.pack import IGNORED, KEPT, index_name, missing_of, read_index
 from data_prep.build.plan import Refusals, Staged
 from data_prep.build.store import Store
 
 LARGEST = 100  # values listed per histogram; the rest are counted together
 OTHER = "(other)"
 UNSTATED = "(not stated)"
+MISSING = "missing scores"  # histogram by scorer and reason
 SIDES = (64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)  # px, bounds of the resolution classes
 COLUMNS = ("status", "reason", "source", "kind", "licence", "bucket", "edit_type", "width", "height")
 
@@ -42,6 +43,8 @@ def count_inputs(store: Store, prefix: str, staged: Staged, refusals: Refusals) 
     for span in staged.spans:
         table = read_index(store, index_name(prefix, span), COLUMNS)
         columns = [table.column(name).to_pylist() for name in COLUMNS]
+        if missing := missing_of(table):
+            found.setdefault(MISSING, Counter()).update(missing)
         for number, (status, reason, *rest) in enumerate(zip(*columns, strict=True)):
             num_inputs += 1
             why = late.get(span, {}).get(number, reason)
