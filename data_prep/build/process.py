@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from data_prep.build.caption import again, captioned
 from data_prep.build.config import BuildConfig
 from data_prep.build.known import Known
 from data_prep.build.pack import IGNORED, KEPT, NEGATIVE, REJECTED, Packed, Part, stage_part
 from data_prep.build.prepare import Prepared, clean, prepare, to_sample
 from data_prep.build.resolve import IN_DATASET, Dropped, Resolved, Row, resolve, sample_key
-from data_prep.build.retry import RetrySpan, read_retries
+from data_prep.build.retry import RereadSpan, RetrySpan, read_retries
 from data_prep.build.store import open_store
 from data_prep.build.thumbnail import thumbnail
 from data_prep.edits.checks import EditChecks
@@ -25,8 +26,9 @@ from data_prep.edits.preference import NO_FAULT
 from data_prep.edits.vocabulary import edit_type_of
 from data_prep.fetch.fetcher import Fetcher
 from data_prep.filters.candidate import Candidate, RowFilter, apply
+from data_prep.filters.captioner import Captioner, CaptionFailure
 from data_prep.filters.columns import judge_candidate
-from data_prep.filters.config import EmbeddingDuplicates, FiltersConfig
+from data_prep.filters.config import Caption, CaptionerConfig, EmbeddingDuplicates, FiltersConfig
 from data_prep.filters.rows import open_row_filters
 from data_prep.filters.scorers import Embedder, Scorer, open_embedder, open_scorer, scored, why_missing
 from data_prep.record import Problem, Record
@@ -43,7 +45,7 @@ class SpanTask:
 
     name: str  # unique in the build; sorts in the order of the sources
     source: int  # which of the configuration's; -1 for failures that are tried again
-    span: Span | RetrySpan
+    span: Span | RetrySpan | RereadSpan
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Processing:
         store = open_store(self.config.output)
         with stage_part(store, self.prefix, task.name) as part:
             for source, row in self._rows(task):
-                _Span(self, part, source).run(row)
+                _Span(self, part, source, task.span.name).run(row)
             part.rows.sort(key=lambda row: row.pop("ordinal"))
         return len(part.rows)
 
@@ -72,30 +74,36 @@ class Processing:
         """Rows of a span, by source."""
         if isinstance(task.span, RetrySpan):
             yield from read_retries(open_store(self.config.output), task.span)
+            return
+        reader, source = open_source(self.config.sources[task.source]), self.config.source_names[task.source]
+        if isinstance(task.span, RereadSpan):
+            wanted = set(task.span.rows)
+            yield source, (row for row in reader.read(task.span.span) if row.row in wanted)
         else:
-            reader = open_source(self.config.sources[task.source])
-            yield self.config.source_names[task.source], reader.read(task.span)
+            yield source, reader.read(task.span)
 
 
 class _Span:
     """One source's rows on their way into a part."""
 
-    def __init__(self, shared: Processing, part: Part, source: str) -> None:
-        self.shared, self.config, self.part, self.source = shared, shared.config, part, source
+    def __init__(self, shared: Processing, part: Part, source: str, span: str) -> None:
+        self.shared, self.config, self.part, self.source, self.span = shared, shared.config, part, source, span
         self.base = len(part.rows)
         self.shown: Counter[str] = Counter()
         self.checks = EditChecks(self.config.edits.checks)
 
     def run(self, rows: Iterable[Record | Problem]) -> None:
         """Take every row to its end."""
-        rules = _rules(self.config.filters)
+        rules = _rules(self.config.filters, self.config.captions)
         waiting: deque[Prepared] = deque()
         resolved = resolve(rows, self._fetcher, self.config.fetch_threads, self.shared.known.has_row)
         judged = apply(rules.rows, self._candidates(resolved, waiting), batch_size=BATCH)
-        while batch := list(islice(judged, BATCH)):
-            prepared = [waiting.popleft() for _ in batch]
-            self._score(rules, [one for one, (_, problem) in zip(prepared, batch, strict=True) if problem is None])
-            for one, (_, problem) in zip(prepared, batch, strict=True):
+        stream: Iterator[tuple[Prepared, Problem | None]] = ((waiting.popleft(), problem) for _, problem in judged)
+        if rules.captioner is not None:
+            stream = _read(rules.texts, captioned(rules.captioner, stream, self.source))
+        while batch := list(islice(stream, BATCH)):
+            self._score(rules, [one for one, problem in batch if problem is None])
+            for one, problem in batch:
                 self._judge(one, problem or judge_candidate(one.candidate, self.config.filters.thresholds))
 
     def _score(self, rules: Rules, prepared: Sequence[Prepared]) -> None:
@@ -204,6 +212,8 @@ class _Span:
         if problem is not None and self.shown[problem.reason] < self.config.report_samples:
             self.shown[problem.reason] += 1
             row["thumbnail"] = thumbnail(candidate.image, candidate.source)
+        if isinstance(problem, CaptionFailure):
+            row |= again(problem, record_json(resolved.record), self.span, problem.row)
         self._add(resolved.ordinal, problem, candidate.record, row)
 
     def _add(self, ordinal: int, problem: Problem | None, record: Record | None, row: dict[str, Any]) -> None:
@@ -232,15 +242,31 @@ class Rules:
     """What judges single rows, loaded once per process."""
 
     rows: Sequence[RowFilter]
+    texts: Sequence[RowFilter]  # those of `rows` that have to wait for the captioner
+    captioner: Captioner | None
     scorers: Sequence[Scorer]
     embedder: Embedder | None
 
 
 @functools.lru_cache(maxsize=1)
-def _rules(config: FiltersConfig) -> Rules:
+def _rules(config: FiltersConfig, captions: CaptionerConfig | None) -> Rules:
+    texts = [rule for rule in config.rows if captions is not None and isinstance(rule, Caption)]
     embeddings = [rule for rule in config.sets if isinstance(rule, EmbeddingDuplicates)]
     scorers = [open_scorer(rule) for rule in config.scorers]
-    return Rules(open_row_filters(config.rows), scorers, open_embedder(embeddings[0]) if embeddings else None)
+    return Rules(
+        rows=open_row_filters([rule for rule in config.rows if rule not in texts]),
+        texts=open_row_filters(texts),
+        captioner=None if captions is None else Captioner(captions),
+        scorers=scorers,
+        embedder=open_embedder(embeddings[0]) if embeddings else None,
+    )
+
+
+def _read(filters: Sequence[RowFilter], rows: Iterator[tuple[Prepared, Problem | None]]) -> Iterator[Any]:
+    """Judge what has got its final text."""
+    for one, problem in rows:
+        found = (rule.judge([one.candidate])[0] for rule in filters if problem is None)
+        yield one, problem or next((verdict for verdict in found if verdict is not None), None)
 
 
 def record_json(record: Record) -> str | None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from data_prep.build.caption import check_endpoints, prompts
 from data_prep.build.config import BuildConfig
 from data_prep.build.pack import index_name
 from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
@@ -70,7 +71,9 @@ def run_build(config: BuildConfig, say: Say = silent) -> Outcome:
 
 
 def run_retry(config: BuildConfig, only: Only = "transient", say: Say = silent) -> Outcome:
-    """Try again what earlier builds could not fetch; what comes this time goes into new shards.
+    """Try again what earlier builds could not fetch or caption; what comes this time goes into new shards.
+
+    Where there is nothing to try again, nothing is published and all counts are 0.
 
     Raises:
         ConfigError: there is no data set.
@@ -79,7 +82,11 @@ def run_retry(config: BuildConfig, only: Only = "transient", say: Say = silent) 
     before = read_dataset(store)
     if before is None:
         raise ConfigError(f"{config.output}: no data set there, so nothing to try again; build it first")
-    spans = [SpanTask(f"retry-{number:06d}", -1, span) for number, span in enumerate(retry_spans(store, before, only))]
+    found = enumerate(retry_spans(store, config, before, only))
+    spans = [SpanTask(f"retry-{number:06d}", source, span) for number, (source, span) in found]
+    if not spans:
+        say(Step("nothing to try again"))
+        return Outcome(_empty(config, only), before, store.location)
     return _run(config, spans, only, say)
 
 
@@ -115,13 +122,15 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     before = None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
     if before is not None and before.name != config.name:
         raise ConfigError(f"{store.location}: holds data set {before.name!r}, not {config.name!r}; use another output")
-    request = digest({"config": config.content(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION})
+    request = digest({"config": config.identity(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION})
     done = None if retry else _done(before, request)
     if before is not None and done is not None:
         store.clear(STAGING)
         say(Step("nothing to do: the data set holds all of it"))
         return Outcome(done, before, store.location)
     prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
+    if len(store.names(f"{prefix}index/")) < len(spans):
+        check_endpoints(config)
     with _cluster(config.num_workers, len(spans)):
         _process(config, store, prefix, spans, before, say)
         staged = read_staged(store, prefix, [task.name for task in spans])
@@ -143,6 +152,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     increment = Increment(
         request=request,
         config=config.content(),
+        prompts=prompts(config),
         retry=retry,
         num_inputs=counts.num_inputs,
         num_kept=sum(entries[i].samples for i in good),
@@ -221,6 +231,22 @@ def _publish(
     )
     store.swap(DATASET, info.to_json(), content)
     return info
+
+
+def _empty(config: BuildConfig, retry: Only) -> Increment:
+    """What a retry without rows adds."""
+    return Increment(
+        request="",
+        config=config.content(),
+        retry=retry,
+        num_inputs=0,
+        num_kept=0,
+        num_ignored=0,
+        rejected={},
+        shards=(),
+        manifest=None,
+        statistics={},
+    )
 
 
 def _published(store: Store) -> bytes | None:

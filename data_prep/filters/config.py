@@ -228,6 +228,21 @@ class Decontamination(Config):
     min_overlap: float = Field(0.5, gt=0, le=1, description="share of a prompt's n-grams that a caption holds")
 
 
+class CaptionerConfig(Config):
+    """Captions of pictures by a vision-language model behind an endpoint; instructions of edits stay as they are."""
+
+    endpoint: EndpointConfig
+    when: Literal["missing", "always"] = Field("missing", description="'always' replaces captions that rows have")
+    sources: tuple[str, ...] = Field((), description="names of the sources whose pictures are captioned; all if empty")
+    prompt_file: str | None = Field(None, description="instead of the prompt that comes with this")
+    quality: int = Field(90, ge=1, le=100, description="of the JPEG that the model is shown")
+
+    def wants(self, kind: str, text: str | None, source: str) -> bool:
+        """Whether a row of a source gets a caption."""
+        asked = kind == "t2i" and (not self.sources or source in self.sources)
+        return asked and (self.when == "always" or not (text or "").strip())
+
+
 SetRule = Annotated[
     ExactDuplicates | PerceptualDuplicates | EmbeddingDuplicates | CaptionDuplicates | Decontamination,
     Field(discriminator="kind"),

@@ -47,6 +47,7 @@ class Increment(Config):
 
     request: str  # digest of what was asked for, and of the files that it was asked of
     config: dict[str, Any]  # what was asked for
+    prompts: dict[str, str] = {}  # that captions were asked for with, by their sha256
     retry: str | None = None  # the failures that were tried again, where that is what the build did
     num_inputs: int
     num_kept: int

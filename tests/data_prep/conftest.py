@@ -34,9 +34,10 @@ class VisionServer(ThreadingHTTPServer):
         return {"base_url": url, "model": "tiny-vl", "backoff_s": 0.01, "concurrency": 3, "timeout_s": 30, **values}
 
     def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self.thread.join()
+        if self.thread.is_alive():
+            self.shutdown()
+            self.server_close()
+            self.thread.join()
 
 
 class VisionHandler(BaseHTTPRequestHandler):

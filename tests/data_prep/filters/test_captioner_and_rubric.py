@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.filters.captioner import PROMPT, Captioner, CaptionerConfig, ModelCaption
-from data_prep.filters.config import FiltersConfig, Rubric
+from data_prep.filters.captioner import PROMPT, Captioner, ModelCaption
+from data_prep.filters.config import CaptionerConfig, FiltersConfig, Rubric
 from data_prep.filters.rubric import CRITERIA, RubricScorer, Unparsable, geometric_mean, parse
 from data_prep.filters.scorers import open_scorer, scored
 from data_prep.record import Problem
