@@ -73,7 +73,8 @@ class BuildConfig(Config):
     workers: int | None = Field(None, ge=1, description="tasks at a time; default: one per core of this machine")
     fetch_threads: int = Field(16, ge=1, le=512, description="downloads at a time in each task")
     tracking_uri: str | None = Field(None, description="MLflow address that the data set is logged to")
-    report_samples: int = Field(16, ge=0, le=200, description="pictures shown per reason in the report")
+    report: bool = Field(True, description="leave report.html and report.json beside the data set")
+    report_samples: int = Field(16, ge=0, le=200, description="pictures shown per source and per reason in the report")
 
     @model_validator(mode="after")
     def _names(self) -> BuildConfig:
@@ -97,7 +98,7 @@ class BuildConfig(Config):
 
     def content(self) -> dict[str, Any]:
         """The part that decides what comes out."""
-        how = ("output", "workers", "fetch_threads", "tracking_uri", "report_samples")
+        how = ("output", "workers", "fetch_threads", "tracking_uri", "report", "report_samples")
         return {name: value for name, value in self.model_dump(mode="json").items() if name not in how}
 
     def identity(self) -> Any:

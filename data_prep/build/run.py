@@ -16,6 +16,8 @@ from data_prep.build.pack import index_name
 from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
 from data_prep.build.process import Processing, SpanTask
 from data_prep.build.progress import Progress, Say, Step, silent
+from data_prep.build.published import read_dataset, read_if_there
+from data_prep.build.report import refresh_report
 from data_prep.build.retry import Only, retry_spans
 from data_prep.build.rules import judge_together, write_preferences
 from data_prep.build.shard import Writing, read_entry
@@ -90,16 +92,6 @@ def run_retry(config: BuildConfig, only: Only = "transient", say: Say = silent) 
     return _run(config, spans, only, say)
 
 
-def read_dataset(store: Store) -> CollectionInfo | None:
-    """The version that is published, or None.
-
-    Raises:
-        ConfigError: its dataset.json is damaged, or of another kind.
-    """
-    content = _published(store)
-    return None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
-
-
 def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
     """The configuration that a data set was last built by.
 
@@ -118,13 +110,14 @@ def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
 def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Say) -> Outcome:
     store = open_store(config.output)
     store.check()
-    content = _published(store)
+    content = read_if_there(store, DATASET)
     before = None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
     if before is not None and before.name != config.name:
         raise ConfigError(f"{store.location}: holds data set {before.name!r}, not {config.name!r}; use another output")
     request = digest({"config": config.identity(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION})
     done = None if retry else _done(before, request)
     if before is not None and done is not None:
+        _report(config, store, before)
         store.clear(STAGING)
         say(Step("nothing to do: the data set holds all of it"))
         return Outcome(done, before, store.location)
@@ -175,6 +168,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     for old in (before.rejects, before.failures) if before is not None else ():
         if old.name not in (rejects.name, failures.name):
             store.delete(old.name)
+    _report(config, store, info)
     store.clear(STAGING)
     return Outcome(increment, info, store.location)
 
@@ -249,11 +243,9 @@ def _empty(config: BuildConfig, retry: Only) -> Increment:
     )
 
 
-def _published(store: Store) -> bytes | None:
-    try:
-        return store.read(DATASET)
-    except FileNotFoundError:
-        return None
+def _report(config: BuildConfig, store: Store, info: CollectionInfo) -> None:
+    if config.report:
+        refresh_report(store, info, config.report_samples)
 
 
 def _done(before: CollectionInfo | None, request: str) -> Increment | None:
