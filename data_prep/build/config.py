@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from data_prep.edits.config import EditChecksConfig, EditSetConfig
+from data_prep.edits.config import AugmentConfig, EditChecksConfig, EditSetConfig
 from data_prep.fetch.config import FetchConfig
 from data_prep.filters.config import CaptionerConfig, FiltersConfig
 from data_prep.sources.config import SourceConfig
@@ -47,6 +47,7 @@ class EditConfig(Config):
 
     checks: EditChecksConfig = EditChecksConfig()
     together: EditSetConfig = Field(EditSetConfig(), description="rules over all edits of the build")
+    augment: AugmentConfig = Field(AugmentConfig(), description="edits that follow from accepted ones")
     negatives: bool = Field(True, description="keep rejected triplets of which both pictures are sound, as negatives")
 
 

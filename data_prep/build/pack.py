@@ -135,6 +135,7 @@ def index_schema() -> Any:
     fate = [("status", text), ("reason", text), ("detail", text)]
     origin = [("source", text), ("row", text), ("url", text), ("licence", text), ("author", text)]
     content = [("kind", text), ("text", text), ("label", text), ("edit_type", text), ("width", long), ("height", long)]
+    content += [("augmentation", text)]
     hashes = [("key", text), ("sha256", text), ("pixel_sha256", text), ("phash", long), ("phash_mirrored", long)]
     sources = [(f"source_{name}", kind) for name, kind in hashes[1:]]
     measured = [("scores", pa.map_(text, real)), ("embedding", pa.list_(pa.float16()))]

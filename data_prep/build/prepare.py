@@ -41,6 +41,11 @@ class Prepared:
     embedding: NDArray[np.float16] | None = None
     noted: dict[str, Any] = field(default_factory=dict)  # more columns of the manifest: where a caption is from
 
+    @property
+    def augmented(self) -> bool:
+        """Whether it was made of other samples."""
+        return "augmentation" in self.noted
+
 
 def prepare(resolved: Resolved, config: BuildConfig, source_name: str) -> Prepared:
     """Decode the pictures of a row at their geometry and measure them.

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from data_prep.build.augment import DerivedSpan
 from data_prep.build.caption import again, captioned
 from data_prep.build.config import BuildConfig
+from data_prep.build.derive import derive
 from data_prep.build.known import Known
 from data_prep.build.pack import IGNORED, KEPT, NEGATIVE, REJECTED, Packed, Part, stage_part
 from data_prep.build.prepare import Prepared, clean, prepare, to_sample
@@ -28,7 +30,7 @@ from data_prep.fetch.fetcher import Fetcher
 from data_prep.filters.candidate import Candidate, RowFilter, apply
 from data_prep.filters.captioner import Captioner, CaptionFailure
 from data_prep.filters.columns import judge_candidate
-from data_prep.filters.config import Caption, CaptionerConfig, EmbeddingDuplicates, FiltersConfig
+from data_prep.filters.config import Caption, CaptionerConfig, EmbeddingDuplicates, FiltersConfig, Threshold
 from data_prep.filters.rows import open_row_filters
 from data_prep.filters.scorers import Embedder, Scorer, open_embedder, open_scorer, scored, why_missing
 from data_prep.record import Problem, Record
@@ -44,8 +46,8 @@ class SpanTask:
     """The unit of work."""
 
     name: str  # unique in the build; sorts in the order of the sources
-    source: int  # which of the configuration's; -1 for failures that are tried again
-    span: Span | RetrySpan | RereadSpan
+    source: int  # which of the configuration's; -1 for failures that are tried again and for augmentation
+    span: Span | RetrySpan | RereadSpan | DerivedSpan
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,27 @@ class Processing:
         """
         store = open_store(self.config.output)
         with stage_part(store, self.prefix, task.name) as part:
-            for source, row in self._rows(task):
-                _Span(self, part, source, task.span.name).run(row)
+            if isinstance(task.span, DerivedSpan):
+                _Span(self, part, "", "").augment(task.span)
+            else:
+                for source, row in self._rows(task.source, task.span):
+                    _Span(self, part, source, task.span.name).run(row)
             part.rows.sort(key=lambda row: row.pop("ordinal"))
         return len(part.rows)
 
-    def _rows(self, task: SpanTask) -> Iterator[tuple[str, Iterable[Record | Problem]]]:
+    def _rows(
+        self, number: int, span: Span | RetrySpan | RereadSpan
+    ) -> Iterator[tuple[str, Iterable[Record | Problem]]]:
         """Rows of a span, by source."""
-        if isinstance(task.span, RetrySpan):
-            yield from read_retries(open_store(self.config.output), task.span)
+        if isinstance(span, RetrySpan):
+            yield from read_retries(open_store(self.config.output), span)
             return
-        reader, source = open_source(self.config.sources[task.source]), self.config.source_names[task.source]
-        if isinstance(task.span, RereadSpan):
-            wanted = set(task.span.rows)
-            yield source, (row for row in reader.read(task.span.span) if row.row in wanted)
+        reader, source = open_source(self.config.sources[number]), self.config.source_names[number]
+        if isinstance(span, RereadSpan):
+            wanted = set(span.rows)
+            yield source, (row for row in reader.read(span.span) if row.row in wanted)
         else:
-            yield source, reader.read(task.span)
+            yield source, reader.read(span)
 
 
 class _Span:
@@ -94,17 +101,34 @@ class _Span:
 
     def run(self, rows: Iterable[Record | Problem]) -> None:
         """Take every row to its end."""
-        rules = _rules(self.config.filters, self.config.captions)
         waiting: deque[Prepared] = deque()
         resolved = resolve(rows, self._fetcher, self.config.fetch_threads, self.shared.known.has_row)
-        judged = apply(rules.rows, self._candidates(resolved, waiting), batch_size=BATCH)
+        self._finish(self._candidates(resolved, waiting), waiting)
+
+    def augment(self, span: DerivedSpan) -> None:
+        """The same for edits that are made of accepted ones."""
+        waiting: deque[Prepared] = deque()
+
+        def candidates() -> Iterator[Candidate]:
+            for made in derive(span, self.config, open_store(self.config.output)):
+                if isinstance(made, Dropped):
+                    self._drop(made)
+                else:
+                    waiting.append(made)
+                    yield made.candidate
+
+        self._finish(candidates(), waiting)
+
+    def _finish(self, candidates: Iterator[Candidate], waiting: deque[Prepared]) -> None:
+        rules = _rules(self.config.filters, self.config.captions)
+        judged = apply(rules.rows, candidates, batch_size=BATCH)
         stream: Iterator[tuple[Prepared, Problem | None]] = ((waiting.popleft(), problem) for _, problem in judged)
         if rules.captioner is not None:
             stream = _read(rules.texts, captioned(rules.captioner, stream, self.source))
         while batch := list(islice(stream, BATCH)):
             self._score(rules, [one for one, problem in batch if problem is None])
             for one, problem in batch:
-                self._judge(one, problem or judge_candidate(one.candidate, self.config.filters.thresholds))
+                self._judge(one, problem or judge_candidate(one.candidate, self._thresholds(one)))
 
     def _score(self, rules: Rules, prepared: Sequence[Prepared]) -> None:
         """Add what models say of those that the row filters kept."""
@@ -146,7 +170,7 @@ class _Span:
         candidate, status = prepared.candidate, KEPT
         if problem is None and candidate.record.kind == "edit":
             problem = self._check_edit(prepared)
-            if problem is not None and self._is_negative(candidate, problem):
+            if problem is not None and self._is_negative(prepared, problem):
                 status = NEGATIVE
         if problem is not None and status == KEPT:
             status = REJECTED
@@ -156,16 +180,29 @@ class _Span:
             packed = self.part.pack.add(clean({**row, "reason": problem.reason if problem else None}), sample.members())
         self._note(status, prepared.resolved, problem, prepared, packed)
 
-    def _is_negative(self, candidate: Candidate, problem: Problem) -> bool:
+    def _thresholds(self, prepared: Prepared) -> Sequence[Threshold]:
+        """Those to go by. Scores that came with a source's rows are not known of what is made here."""
+        rules = self.config.filters.thresholds
+        return [rule for rule in rules if not prepared.augmented or rule.score in prepared.candidate.scores]
+
+    def _checks(self, prepared: Prepared) -> EditChecks:
+        """The same for edits."""
+        limits = self.config.edits.checks.scores
+        if not prepared.augmented or limits is None or {*limits.min, *limits.rubric} <= prepared.scores.keys():
+            return self.checks
+        return EditChecks(self.config.edits.checks.model_copy(update={"scores": None}))
+
+    def _is_negative(self, prepared: Prepared, problem: Problem) -> bool:
         """Whether a rejected edit is kept as an example of how not to do it."""
-        wanted = self.config.edits.negatives and problem.reason not in UNUSABLE
+        candidate, wanted = prepared.candidate, self.config.edits.negatives and not prepared.augmented
+        wanted = wanted and problem.reason not in UNUSABLE
         return wanted and not self.shared.known.has_negative(candidate.key)
 
     def _check_edit(self, prepared: Prepared) -> Problem | None:
         candidate, record = prepared.candidate, prepared.candidate.record
         if candidate.source is None:
             return candidate.problem("no_picture", "the edit has no source picture")
-        verdict = self.checks.judge(
+        verdict = self._checks(prepared).judge(
             candidate.source,
             candidate.image,
             record.text or "",
@@ -202,6 +239,8 @@ class _Span:
         sources = ("sha256", "pixel_sha256", "phash", "phash_mirrored")
         row: dict[str, Any] = {
             "status": status,
+            "source": candidate.source_name,
+            "augmentation": prepared.noted.get("augmentation"),
             **{name: getattr(candidate, name) for name in names},
             **{f"source_{name}": getattr(candidate, f"source_{name}") for name in sources},
             "scores": sorted((name, float(value)) for name, value in prepared.scores.items()),

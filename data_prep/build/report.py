@@ -97,6 +97,7 @@ def summarise(info: CollectionInfo) -> dict[str, Any]:
             "num_kept": item.num_kept,
             "num_rejected": item.num_rejected,
             "num_ignored": item.num_ignored,
+            "num_augmented": item.num_augmented,
             "rejected_by_reason": item.rejected,
             "missing_scores": item.statistics.get(MISSING, {}),
         }
@@ -203,7 +204,7 @@ def _page(
 
 def _build(number: int, build: Mapping[str, Any]) -> str:
     title = f"{number}. build" if build["retry"] is None else f"{number}. retry of {build['retry']} failures"
-    counts = {name: build[f"num_{name}"] for name in ("inputs", "kept", "rejected", "ignored")}
+    counts = {name: build[f"num_{name}"] for name in ("inputs", "kept", "rejected", "ignored", "augmented")}
     return f"<h3>{title}</h3>{_bars(counts)}"
 
 
