@@ -25,6 +25,7 @@ class VisionServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), VisionHandler)
         self.served = ["tiny-vl"]  # what it lists under /models
         self.asked: list[list[float]] = []  # means of each question
+        self.stopping = threading.Lock()
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.thread.start()
 
@@ -34,10 +35,15 @@ class VisionServer(ThreadingHTTPServer):
         return {"base_url": url, "model": "tiny-vl", "backoff_s": 0.01, "concurrency": 3, "timeout_s": 30, **values}
 
     def stop(self) -> None:
-        if self.thread.is_alive():
-            self.shutdown()
-            self.server_close()
-            self.thread.join()
+        """Returns when nobody answers any more. May be called twice, and by an answer, which then has to raise."""
+        with self.stopping:
+            if self.thread.is_alive():
+                self.shutdown()
+                self.server_close()
+                self.thread.join()
+
+    def handle_error(self, *_: Any) -> None:
+        """An answer that raises closes its connection; nobody has to read of it."""
 
 
 class VisionHandler(BaseHTTPRequestHandler):
