@@ -80,8 +80,8 @@ def plan_augmentation(
 def _accepted(store: Store, prefix: str, staged: Staged, refusals: Refusals) -> Iterator[Parent]:
     edit = np.asarray([group.kind == "edit" and not group.negative for group in staged.groups], np.bool_)
     chosen = np.flatnonzero(refusals.keep(len(staged)) & edit[staged.group]) if len(staged) else np.zeros(0, np.int64)
-    for span in np.unique(staged.span[chosen]).tolist():
-        numbers = chosen[staged.span[chosen] == span]
+    for numbers in np.split(chosen, np.flatnonzero(np.diff(staged.span[chosen])) + 1) if len(chosen) else ():
+        span = int(staged.span[numbers[0]])
         table = read_index(store, index_name(prefix, staged.spans[span]), COLUMNS).take(staged.row[numbers])
         for number, row in zip(numbers.tolist(), table.to_pylist(), strict=True):
             columns = (staged.offset, staged.size, staged.head, staged.tar_size)

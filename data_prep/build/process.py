@@ -124,7 +124,7 @@ class _Span:
         judged = apply(rules.rows, candidates, batch_size=BATCH)
         stream: Iterator[tuple[Prepared, Problem | None]] = ((waiting.popleft(), problem) for _, problem in judged)
         if rules.captioner is not None:
-            stream = _read(rules.texts, captioned(rules.captioner, stream, self.source))
+            stream = _judge_texts(rules.texts, captioned(rules.captioner, stream, self.source))
         while batch := list(islice(stream, BATCH)):
             self._score(rules, [one for one, problem in batch if problem is None])
             for one, problem in batch:
@@ -182,8 +182,10 @@ class _Span:
 
     def _thresholds(self, prepared: Prepared) -> Sequence[Threshold]:
         """Those to go by. Scores that came with a source's rows are not known of what is made here."""
-        rules = self.config.filters.thresholds
-        return [rule for rule in rules if not prepared.augmented or rule.score in prepared.candidate.scores]
+        filters = self.config.filters
+        if not prepared.augmented:
+            return filters.thresholds
+        return [rule for rule in filters.thresholds if any(scorer.gives(rule.score) for scorer in filters.scorers)]
 
     def _checks(self, prepared: Prepared) -> EditChecks:
         """The same for edits."""
@@ -301,7 +303,7 @@ def _rules(config: FiltersConfig, captions: CaptionerConfig | None) -> Rules:
     )
 
 
-def _read(filters: Sequence[RowFilter], rows: Iterator[tuple[Prepared, Problem | None]]) -> Iterator[Any]:
+def _judge_texts(filters: Sequence[RowFilter], rows: Iterator[tuple[Prepared, Problem | None]]) -> Iterator[Any]:
     """Judge what has got its final text."""
     for one, problem in rows:
         found = (rule.judge([one.candidate])[0] for rule in filters if problem is None)

@@ -30,6 +30,7 @@ from dreamline.storage import hash_folder
 
 Make = Callable[..., BuildConfig]
 ALL = {"inverse": True, "chain": True, "merge": True}
+THRESHOLDS = [{"score": "liked", "min": 0}, {"score": "contrast", "min": 0.01}]
 BOXES = {"red": ((20, 20, 220), 30, 30), "blue": ((220, 30, 20), 150, 160), "green": ((20, 200, 20), 36, 44)}
 
 
@@ -154,7 +155,7 @@ def test_what_is_made_is_judged_and_what_came_stays(
     config = configured(
         tmp_path / "out",
         sources=album.sources(),
-        filters={"sets": sets, "rows": rows, "thresholds": [{"score": "liked", "min": 0}]},
+        filters={"sets": sets, "rows": rows, "scorers": [{"kind": "pixels"}], "thresholds": THRESHOLDS},
         edits={"augment": {"inverse": True, "chain": True}, "checks": checks},
     )
     outcome = run_build(config)
