@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from data_prep.build.augment import DerivedSpan
+from data_prep.build.caption import again, captioned
 from data_prep.build.config import BuildConfig
+from data_prep.build.derive import derive
 from data_prep.build.known import Known
 from data_prep.build.pack import IGNORED, KEPT, NEGATIVE, REJECTED, Packed, Part, stage_part
 from data_prep.build.prepare import Prepared, clean, prepare, to_sample
 from data_prep.build.resolve import IN_DATASET, Dropped, Resolved, Row, resolve, sample_key
-from data_prep.build.retry import RetrySpan, read_retries
+from data_prep.build.retry import RereadSpan, RetrySpan, read_retries
 from data_prep.build.store import open_store
 from data_prep.build.thumbnail import thumbnail
 from data_prep.edits.checks import EditChecks
@@ -25,10 +28,11 @@ from data_prep.edits.preference import NO_FAULT
 from data_prep.edits.vocabulary import edit_type_of
 from data_prep.fetch.fetcher import Fetcher
 from data_prep.filters.candidate import Candidate, RowFilter, apply
+from data_prep.filters.captioner import Captioner, CaptionFailure
 from data_prep.filters.columns import judge_candidate
-from data_prep.filters.config import EmbeddingDuplicates, FiltersConfig
+from data_prep.filters.config import Caption, CaptionerConfig, EmbeddingDuplicates, FiltersConfig, Threshold
 from data_prep.filters.rows import open_row_filters
-from data_prep.filters.scorers import Embedder, Scorer, open_embedder, open_scorer, scored
+from data_prep.filters.scorers import Embedder, Scorer, open_embedder, open_scorer, scored, why_missing
 from data_prep.record import Problem, Record
 from data_prep.sources.reader import Span, open_source
 from dreamline.media.errors import MediaError
@@ -42,8 +46,8 @@ class SpanTask:
     """The unit of work."""
 
     name: str  # unique in the build; sorts in the order of the sources
-    source: int  # which of the configuration's; -1 for failures that are tried again
-    span: Span | RetrySpan
+    source: int  # which of the configuration's; -1 for failures that are tried again and for augmentation
+    span: Span | RetrySpan | RereadSpan | DerivedSpan
 
 
 @dataclass(frozen=True)
@@ -63,48 +67,78 @@ class Processing:
         """
         store = open_store(self.config.output)
         with stage_part(store, self.prefix, task.name) as part:
-            for source, row in self._rows(task):
-                _Span(self, part, source).run(row)
+            if isinstance(task.span, DerivedSpan):
+                _Span(self, part, "", "").augment(task.span)
+            else:
+                for source, row in self._rows(task.source, task.span):
+                    _Span(self, part, source, task.span.name).run(row)
             part.rows.sort(key=lambda row: row.pop("ordinal"))
         return len(part.rows)
 
-    def _rows(self, task: SpanTask) -> Iterator[tuple[str, Iterable[Record | Problem]]]:
+    def _rows(
+        self, number: int, span: Span | RetrySpan | RereadSpan
+    ) -> Iterator[tuple[str, Iterable[Record | Problem]]]:
         """Rows of a span, by source."""
-        if isinstance(task.span, RetrySpan):
-            yield from read_retries(open_store(self.config.output), task.span)
+        if isinstance(span, RetrySpan):
+            yield from read_retries(open_store(self.config.output), span)
+            return
+        reader, source = open_source(self.config.sources[number]), self.config.source_names[number]
+        if isinstance(span, RereadSpan):
+            wanted = set(span.rows)
+            yield source, (row for row in reader.read(span.span) if row.row in wanted)
         else:
-            reader = open_source(self.config.sources[task.source])
-            yield self.config.source_names[task.source], reader.read(task.span)
+            yield source, reader.read(span)
 
 
 class _Span:
     """One source's rows on their way into a part."""
 
-    def __init__(self, shared: Processing, part: Part, source: str) -> None:
-        self.shared, self.config, self.part, self.source = shared, shared.config, part, source
+    def __init__(self, shared: Processing, part: Part, source: str, span: str) -> None:
+        self.shared, self.config, self.part, self.source, self.span = shared, shared.config, part, source, span
         self.base = len(part.rows)
         self.shown: Counter[str] = Counter()
         self.checks = EditChecks(self.config.edits.checks)
 
     def run(self, rows: Iterable[Record | Problem]) -> None:
         """Take every row to its end."""
-        rules = _rules(self.config.filters)
         waiting: deque[Prepared] = deque()
         resolved = resolve(rows, self._fetcher, self.config.fetch_threads, self.shared.known.has_row)
-        judged = apply(rules.rows, self._candidates(resolved, waiting), batch_size=BATCH)
-        while batch := list(islice(judged, BATCH)):
-            prepared = [waiting.popleft() for _ in batch]
-            self._score(rules, [one for one, (_, problem) in zip(prepared, batch, strict=True) if problem is None])
-            for one, (_, problem) in zip(prepared, batch, strict=True):
-                self._judge(one, problem or judge_candidate(one.candidate, self.config.filters.thresholds))
+        self._finish(self._candidates(resolved, waiting), waiting)
+
+    def augment(self, span: DerivedSpan) -> None:
+        """The same for edits that are made of accepted ones."""
+        waiting: deque[Prepared] = deque()
+
+        def candidates() -> Iterator[Candidate]:
+            for made in derive(span, self.config, open_store(self.config.output)):
+                if isinstance(made, Dropped):
+                    self._drop(made)
+                else:
+                    waiting.append(made)
+                    yield made.candidate
+
+        self._finish(candidates(), waiting)
+
+    def _finish(self, candidates: Iterator[Candidate], waiting: deque[Prepared]) -> None:
+        rules = _rules(self.config.filters, self.config.captions)
+        judged = apply(rules.rows, candidates, batch_size=BATCH)
+        stream: Iterator[tuple[Prepared, Problem | None]] = ((waiting.popleft(), problem) for _, problem in judged)
+        if rules.captioner is not None:
+            stream = _judge_texts(rules.texts, captioned(rules.captioner, stream, self.source))
+        while batch := list(islice(stream, BATCH)):
+            self._score(rules, [one for one, problem in batch if problem is None])
+            for one, problem in batch:
+                self._judge(one, problem or judge_candidate(one.candidate, self._thresholds(one)))
 
     def _score(self, rules: Rules, prepared: Sequence[Prepared]) -> None:
         """Add what models say of those that the row filters kept."""
         batch = [one.candidate for one in prepared]
         if batch and rules.scorers:
+            before = why_missing(rules.scorers)
             for one, candidate in zip(prepared, scored(rules.scorers, batch), strict=True):
                 one.candidate = candidate
                 one.scores |= candidate.scores
+            self.part.missing += why_missing(rules.scorers) - before
         if batch and rules.embedder is not None:
             for one, vector in zip(prepared, rules.embedder.embed(batch), strict=True):
                 one.embedding = vector
@@ -136,7 +170,7 @@ class _Span:
         candidate, status = prepared.candidate, KEPT
         if problem is None and candidate.record.kind == "edit":
             problem = self._check_edit(prepared)
-            if problem is not None and self._is_negative(candidate, problem):
+            if problem is not None and self._is_negative(prepared, problem):
                 status = NEGATIVE
         if problem is not None and status == KEPT:
             status = REJECTED
@@ -146,16 +180,31 @@ class _Span:
             packed = self.part.pack.add(clean({**row, "reason": problem.reason if problem else None}), sample.members())
         self._note(status, prepared.resolved, problem, prepared, packed)
 
-    def _is_negative(self, candidate: Candidate, problem: Problem) -> bool:
+    def _thresholds(self, prepared: Prepared) -> Sequence[Threshold]:
+        """Those to go by. Scores that came with a source's rows are not known of what is made here."""
+        filters = self.config.filters
+        if not prepared.augmented:
+            return filters.thresholds
+        return [rule for rule in filters.thresholds if any(scorer.gives(rule.score) for scorer in filters.scorers)]
+
+    def _checks(self, prepared: Prepared) -> EditChecks:
+        """The same for edits."""
+        limits = self.config.edits.checks.scores
+        if not prepared.augmented or limits is None or {*limits.min, *limits.rubric} <= prepared.scores.keys():
+            return self.checks
+        return EditChecks(self.config.edits.checks.model_copy(update={"scores": None}))
+
+    def _is_negative(self, prepared: Prepared, problem: Problem) -> bool:
         """Whether a rejected edit is kept as an example of how not to do it."""
-        wanted = self.config.edits.negatives and problem.reason not in UNUSABLE
+        candidate, wanted = prepared.candidate, self.config.edits.negatives and not prepared.augmented
+        wanted = wanted and problem.reason not in UNUSABLE
         return wanted and not self.shared.known.has_negative(candidate.key)
 
     def _check_edit(self, prepared: Prepared) -> Problem | None:
         candidate, record = prepared.candidate, prepared.candidate.record
         if candidate.source is None:
             return candidate.problem("no_picture", "the edit has no source picture")
-        verdict = self.checks.judge(
+        verdict = self._checks(prepared).judge(
             candidate.source,
             candidate.image,
             record.text or "",
@@ -192,6 +241,8 @@ class _Span:
         sources = ("sha256", "pixel_sha256", "phash", "phash_mirrored")
         row: dict[str, Any] = {
             "status": status,
+            "source": candidate.source_name,
+            "augmentation": prepared.noted.get("augmentation"),
             **{name: getattr(candidate, name) for name in names},
             **{f"source_{name}": getattr(candidate, f"source_{name}") for name in sources},
             "scores": sorted((name, float(value)) for name, value in prepared.scores.items()),
@@ -202,6 +253,8 @@ class _Span:
         if problem is not None and self.shown[problem.reason] < self.config.report_samples:
             self.shown[problem.reason] += 1
             row["thumbnail"] = thumbnail(candidate.image, candidate.source)
+        if isinstance(problem, CaptionFailure):
+            row |= again(problem, record_json(resolved.record), self.span, problem.row)
         self._add(resolved.ordinal, problem, candidate.record, row)
 
     def _add(self, ordinal: int, problem: Problem | None, record: Record | None, row: dict[str, Any]) -> None:
@@ -230,15 +283,31 @@ class Rules:
     """What judges single rows, loaded once per process."""
 
     rows: Sequence[RowFilter]
+    texts: Sequence[RowFilter]  # those of `rows` that have to wait for the captioner
+    captioner: Captioner | None
     scorers: Sequence[Scorer]
     embedder: Embedder | None
 
 
 @functools.lru_cache(maxsize=1)
-def _rules(config: FiltersConfig) -> Rules:
+def _rules(config: FiltersConfig, captions: CaptionerConfig | None) -> Rules:
+    texts = [rule for rule in config.rows if captions is not None and isinstance(rule, Caption)]
     embeddings = [rule for rule in config.sets if isinstance(rule, EmbeddingDuplicates)]
     scorers = [open_scorer(rule) for rule in config.scorers]
-    return Rules(open_row_filters(config.rows), scorers, open_embedder(embeddings[0]) if embeddings else None)
+    return Rules(
+        rows=open_row_filters([rule for rule in config.rows if rule not in texts]),
+        texts=open_row_filters(texts),
+        captioner=None if captions is None else Captioner(captions),
+        scorers=scorers,
+        embedder=open_embedder(embeddings[0]) if embeddings else None,
+    )
+
+
+def _judge_texts(filters: Sequence[RowFilter], rows: Iterator[tuple[Prepared, Problem | None]]) -> Iterator[Any]:
+    """Judge what has got its final text."""
+    for one, problem in rows:
+        found = (rule.judge([one.candidate])[0] for rule in filters if problem is None)
+        yield one, problem or next((verdict for verdict in found if verdict is not None), None)
 
 
 def record_json(record: Record) -> str | None:
