@@ -1,7 +1,7 @@
 """Settings of reward fine-tuning or distillation on a finished demo: what each does to the exact scores, paired.
 
 `python -m benchmarks.settings --stage refl --preset-dir workspace/demo --json FILE` runs one process per setting, one
-thread each. Both sides start from the demo's sft checkpoint, which is also the teacher that students are compared with.
+thread each. Each setting is compared with what it starts from: sft, or for students their teacher.
 The items have a seed of their own, so that settings are not chosen on those of the demo's evaluation.
 """
 
@@ -28,10 +28,11 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
     },
     "dmd2": {
         "demo": [],
-        "regression-only": ["steps=180"],
-        "matching-only": ["regression.steps=0", "regression.weight=0", "matched_from=0"],
+        "regression": ["steps=240"],
+        "regression-lr-3e-4": ["steps=240", "optim.lr=3e-4"],
+        "regression-lr-6e-4": ["steps=240", "optim.lr=6e-4"],
+        "matching": ["regression.steps=0", "regression.weight=0", "matched_from=0"],
         "matching-all-steps": ["regression.weight=0", "matched_from=0"],
-        "lr-1e-3": ["optim.lr=1e-3"],
     },
 }
 START = "start"  # what the settings begin from, in full steps
@@ -130,10 +131,7 @@ def planned(options: argparse.Namespace) -> Any:
         overrides += ["stage.steps=4", *(["stage.regression.steps=2"] if options.stage == "dmd2" else [])]
     if options.stage == "refl":
         return load(ReFLJob, found[-1], [*overrides, "stage.probe=null"])
-    job = load(DMD2Job, found[-1], overrides)
-    (start,) = options.preset_dir.glob("runs/sft/*/checkpoint")
-    began = {name: job.inputs[name].model_copy(update={"path": str(start)}) for name in ("init_from", "teacher")}
-    return job.model_copy(update={"inputs": {**job.inputs, **began}})
+    return load(DMD2Job, found[-1], overrides)
 
 
 def tuned(job: Any, name: str) -> Any:

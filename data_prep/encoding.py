@@ -16,7 +16,6 @@ from data_prep.config import EncodeStage
 from data_prep.features import Encoded, write_features
 from dreamline.data.sample import Sample, decode_png
 from dreamline.data.shards import ShardSet
-from dreamline.model.prompts import IMAGE_SIDE
 from dreamline.model.text import TextEncoder
 from dreamline.model.vae import encode, load_vae, to_tensor
 
@@ -93,15 +92,16 @@ def encode_edits(samples: Sequence[Sample], encoders: Encoders, batch_size: int)
         sources = [_source(sample) for sample in batch]
         latents.append(encoders.latents([sample.image for sample in batch]))
         source_latents.append(encoders.latents(sources))
-        pictures = {source: _squeeze(source) for source in dict.fromkeys(sources)}
-        (length,) = encoders.text.num_image_tokens([pictures[sources[0]]])  # the same for all squares
-        new = [source for source in pictures if source not in number]
-        for states in encoders.text.null_edit([pictures[source] for source in new]) if new else ():
+        row = {source: i for i, source in enumerate(dict.fromkeys(sources))}
+        looks = encoders.text.look([Image.fromarray(decode_png(source)) for source in row])
+        length = encoders.text.num_image_tokens(looks)[0]  # the same for all squares
+        new = [source for source in row if source not in number]
+        for states in encoders.text.null_edit(looks[[row[source] for source in new]]) if new else ():
             images.append(states[:length])
             nulls.append(states[length:])
         number |= {source: len(number) + i for i, source in enumerate(new)}
         prompts = [sample.text for sample in batch]
-        found = encoders.text.encode_edit(prompts, [pictures[source] for source in sources])
+        found = encoders.text.encode_edit(prompts, looks[[row[source] for source in sources]])
         texts += [states[length:] for states in found]
     index = [number[_source(sample)] for sample in samples]
     return Encoded(samples, torch.cat(latents), texts, nulls, torch.cat(source_latents), images, index)
@@ -111,11 +111,6 @@ def _source(sample: Sample) -> bytes:
     if sample.source is None:
         raise ValueError(f"sample {sample.key}: an edit needs a source image")
     return sample.source
-
-
-def _squeeze(image: bytes) -> Image.Image:
-    """The square that the text encoder looks at: made once for both prompts, as it is slow to make."""
-    return Image.fromarray(decode_png(image)).resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
 
 
 def _batches(items: Sequence[T], size: int) -> list[Sequence[T]]:

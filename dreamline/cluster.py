@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from dreamline.config import ConfigError
+
 STARTS = 3  # of a private cluster, before its failure counts
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -122,7 +124,7 @@ def _map_on_ray(
             ready, _ = ray.wait(list(running), num_returns=1)
             for reference in ready:
                 position = running.pop(reference)
-                results[position] = result = ray.get(reference)
+                results[position] = result = _get(reference)
                 if on_done is not None:
                     on_done(len(results), result)
     finally:
@@ -131,6 +133,16 @@ def _map_on_ray(
         if private:
             ray.shutdown()
     return [results[position] for position in range(len(items))]
+
+
+def _get(reference: Any) -> Any:
+    """A result. What the configuration got wrong is said as in this process, without the worker's traceback."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ConfigError as error:
+        raise getattr(error, "cause", error) from None
 
 
 def _call(function: Callable[[Item], Result], item: Item) -> Result:

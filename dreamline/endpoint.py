@@ -11,11 +11,11 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,13 @@ FailureClass = Literal["timeout", "connect", "status", "response"]
 _TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MAX_RESPONSE = 4 << 20  # bytes; an answer is text
 _MAX_WAIT = 60.0  # s, the most that is waited between attempts, whatever the server asks for
+_CHECK_S = 20.0  # s that a server has to say that it is there
 _MAGIC = ((b"\xff\xd8\xff", "jpeg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"GIF8", "gif"))
+
+
+Item = TypeVar("Item")
+# Keys of an endpoint that say where and how it is asked, not what it answers.
+ADDRESS = frozenset(("base_url", "api_key_env", "api_key_file", "timeout_s", "retries", "backoff_s", "concurrency"))
 
 
 class EndpointConfig(Config):
@@ -127,17 +133,53 @@ class ChatClient:
 
     def ask_all(self, questions: Iterable[Question]) -> Iterator[Answer | EndpointFailure]:
         """Answers in the order of the questions; at most two questions per worker are held."""
-        pending: deque[Future[Answer | EndpointFailure]] = deque()
+        for _, answer in self.ask_some(questions, lambda question: question):
+            if answer is not None:
+                yield answer
+
+    def ask_some(
+        self, items: Iterable[Item], question: Callable[[Item], Question | None]
+    ) -> Iterator[tuple[Item, Answer | EndpointFailure | None]]:
+        """All items in order, with the answer where `question` has one; at most two items per worker are held."""
+        pending: deque[tuple[Item, Future[Answer | EndpointFailure] | None]] = deque()
         pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="endpoint")
         try:
-            for question in questions:
-                pending.append(pool.submit(self.ask, question))
+            for item in items:
+                asked = question(item)
+                pending.append((item, None if asked is None else pool.submit(self.ask, asked)))
                 if len(pending) >= 2 * self.config.concurrency:
-                    yield pending.popleft().result()
+                    yield _answered(*pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield _answered(*pending.popleft())
         finally:  # also when the caller stops early
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def check(self) -> None:
+        """Ask once whether the server is there and has the model.
+
+        Raises:
+            ConfigError: nothing answers, the key is refused, or the server lists its models and this is none of them.
+        """
+        place = self.config.base_url
+        try:
+            request = self._request("models")
+            with self._opener.open(request, timeout=min(self.config.timeout_s, _CHECK_S)) as response:
+                content = response.read(_MAX_RESPONSE)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 401:
+                raise ConfigError(f"{place}: the key is refused; set api_key_env or api_key_file") from None
+            if error.code >= 500 and error.code != 501:
+                raise ConfigError(f"{place}: the server is not ready (HTTP {error.code}); look at its log") from None
+            return  # it is there, without a list of models
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "reason", error)
+            raise ConfigError(f"{place}: no answer ({why}); start the server, or correct base_url") from None
+        served = _model_names(content)
+        if served and self.config.model not in served:
+            raise ConfigError(
+                f"{place}: has no model {self.config.model!r}, but {', '.join(served[:5])}; correct model"
+            )
 
     def _body(self, question: Question) -> dict[str, Any]:
         content: list[dict[str, Any]] = [
@@ -156,11 +198,7 @@ class ChatClient:
         return body if self.config.seed is None else body | {"seed": self.config.seed}
 
     def _post(self, body: bytes, attempt: int) -> Answer:
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "dreamline"}
-        if self._key is not None:
-            headers["Authorization"] = f"Bearer {self._key}"
-        url = self.config.base_url.rstrip("/") + "/chat/completions"
-        request = urllib.request.Request(url, body, headers, method="POST")
+        request = self._request("chat/completions", body)
         deadline = time.monotonic() + self.config.timeout_s
         content = bytearray()
         try:
@@ -184,6 +222,12 @@ class ChatClient:
             raise _Failed("connect", f"{type(error).__name__}: {error}", True) from None
         return self._answer(bytes(content), attempt)
 
+    def _request(self, name: str, body: bytes | None = None) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "dreamline"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return urllib.request.Request(f"{self.config.base_url.rstrip('/')}/{name}", body, headers)
+
     def _answer(self, content: bytes, attempt: int) -> Answer:
         """Validate a response: JSON of the protocol's form, with a text that is not empty."""
         if len(content) > _MAX_RESPONSE:
@@ -206,6 +250,20 @@ class ChatClient:
 
     def _censored(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
+
+
+def _answered(
+    item: Item, future: Future[Answer | EndpointFailure] | None
+) -> tuple[Item, Answer | EndpointFailure | None]:
+    return item, None if future is None else future.result()
+
+
+def _model_names(content: bytes) -> list[str]:
+    """The names in a list of models; none where it is no such list."""
+    try:
+        return [str(model["id"]) for model in json.loads(content)["data"]]
+    except (ValueError, LookupError, TypeError):
+        return []
 
 
 def data_url(content: bytes) -> str:

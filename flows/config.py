@@ -33,7 +33,7 @@ class PipelineConfig(Config):
         "`<stage>-<label>` evaluates a checkpoint once more, in another way",
     )
     plant_hacking: bool = Field(
-        False, description="also fine-tune without cap and regulariser, to see in the report what they prevent"
+        False, description="also fine-tune without guards towards a reward trained too briefly, to show what happens"
     )
     tracking_uri: str | None = Field(None, description="MLflow address; sqlite in the workspace by default")
     prefect_url: str | None = Field(None, description="API of a Prefect server; None starts one for the run")

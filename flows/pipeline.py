@@ -21,7 +21,6 @@ from dreamline.result import StageResult
 from flows import summary
 from flows.launch import ClusterLost
 from flows.session import current
-from flows.stages import PLANTED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,8 +94,8 @@ def alignment(encoded: StageResult, sft: StageResult) -> StageResult:
     with Branch() as run:
         reward = run("reward", encoded)
         refl = run("refl", encoded, sft, reward)
-        if PLANTED in current().plan.stages:
-            run(PLANTED, encoded, sft, reward)
+        if "unguarded" in current().plan.stages:
+            run("unguarded", encoded, sft, run("hasty", encoded))
     return refl.result()
 
 

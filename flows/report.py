@@ -22,7 +22,7 @@ from markupsafe import Markup
 from dreamline.result import METRICS, StageResult, read_result
 from dreamline.storage import write_text
 from flows.charts import Score, curves, journey
-from flows.contrast import CONTRASTED, contrasts
+from flows.contrast import contrasts
 
 REPORT = "report.html"
 TASKS = {"generation": "Generation", "editing": "Editing"}
@@ -35,7 +35,8 @@ TITLES = {
     "sft": "fine-tuning at a lower rate",
     "reward": "reward model",
     "refl": "reward fine-tuning",
-    "unguarded": "the same without its guards, planted",
+    "hasty": "a reward model trained too briefly, planted",
+    "unguarded": "fine-tuning towards that one without guards, planted",
     "dmd2": "distilled to 4 steps",
 }
 SHOWN_ROWS = 6  # of each sample grid; the others unfold
@@ -155,7 +156,9 @@ def write_report(preset_dir: Path, summary: Mapping[str, Any]) -> Path:
             for pair in summary.get("comparisons", ())
         ],
         labels={entry["name"]: _sampling(_locate(preset_dir, entry["evaluation_dir"])) for entry in extra},
-        contrasts=contrasts({stage.name: stage.curve for stage in stages if stage.name in CONTRASTED}),
+        contrasts=contrasts(
+            {stage.name: stage.curve for stage in stages}, {stage.name: stage.metrics for stage in stages}
+        ),
         charts=[(stage, charts(stage)) for stage in stages if stage.curve],
         data_sets=list(data_sets(stages)),
         settings=[(stage, yaml.safe_dump(dict(stage.config), sort_keys=False)) for stage in stages if stage.config],

@@ -47,12 +47,13 @@ STAGES = (
     Stage("sft", "training.run", TrainJob, {**FEATURES, "init_from": "joint.checkpoint"}),
     Stage("reward", "rl.reward_training", RewardJob, FEATURES),
     Stage("refl", "rl.run", ReFLJob, {**FEATURES, "reward": "reward.reward", "init_from": "sft.checkpoint"}),
-    Stage("unguarded", "rl.run", ReFLJob, {**FEATURES, "reward": "reward.reward", "init_from": "sft.checkpoint"}),
+    Stage("hasty", "rl.reward_training", RewardJob, FEATURES),
+    Stage("unguarded", "rl.run", ReFLJob, {**FEATURES, "reward": "hasty.reward", "init_from": "sft.checkpoint"}),
     Stage("dmd2", "distill.run", DMD2Job, {**FEATURES, "init_from": "refl.checkpoint", "teacher": "refl.checkpoint"}),
 )
 CHECKPOINTS = ("t2i", "edit", "joint", "sft", "refl", "unguarded", "dmd2")  # stages that can be evaluated
 STUDENT = "dmd2"
-PLANTED = "unguarded"
+PLANTED = ("hasty", "unguarded")  # a reward that knows little, and fine-tuning towards it without guards
 
 
 def evaluation_of(name: str) -> Stage:
@@ -169,7 +170,7 @@ def resolve(
 
 def _nodes(config: PipelineConfig) -> Iterable[Stage]:
     """The stages in the order of the graph, each evaluation behind its stage."""
-    stages = [stage for stage in STAGES if stage.name != PLANTED or config.plant_hacking]
+    stages = [stage for stage in STAGES if stage.name not in PLANTED or config.plant_hacking]
     known = [stage.name for stage in stages if stage.name in CHECKPOINTS]
     wrong = sorted(name for name in config.evaluate if evaluated(name) not in known)
     if wrong:

@@ -18,6 +18,7 @@ from dreamline.config import ConfigError
 
 ROUNDS = 3  # searches in a span, as another row may turn out to be guilty once the first are out of the way
 CHUNK = 16  # rows fetched at a time while searching
+DIED = "died"  # name of a mark instead of a span's: some attempt came to no end in the process of the build
 MOST = 100  # guilty rows one after another; more cannot be the fault of rows
 
 

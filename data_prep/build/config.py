@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from data_prep.edits.config import EditChecksConfig, EditSetConfig
+from data_prep.edits.config import AugmentConfig, EditChecksConfig, EditSetConfig
 from data_prep.fetch.config import FetchConfig
-from data_prep.filters.config import FiltersConfig
+from data_prep.filters.config import CaptionerConfig, FiltersConfig
 from data_prep.sources.config import SourceConfig
 from dreamline.config import Config, Job, apply_override, build, digest, read_yaml
+from dreamline.endpoint import ADDRESS
 from dreamline.media.config import BucketConfig, DecodeConfig
 
 PATHS = frozenset(  # keys, anywhere in the file, whose values are paths
@@ -46,6 +47,7 @@ class EditConfig(Config):
 
     checks: EditChecksConfig = EditChecksConfig()
     together: EditSetConfig = Field(EditSetConfig(), description="rules over all edits of the build")
+    augment: AugmentConfig = Field(AugmentConfig(), description="edits that follow from accepted ones")
     negatives: bool = Field(True, description="keep rejected triplets of which both pictures are sound, as negatives")
 
 
@@ -63,6 +65,7 @@ class BuildConfig(Config):
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     fetch: FetchConfig = FetchConfig()
     image: ImageConfig = ImageConfig()
+    captions: CaptionerConfig | None = Field(None, description="captions of pictures by a model behind an endpoint")
     filters: FiltersConfig = FiltersConfig()
     edits: EditConfig = EditConfig()
     shards: ShardConfig = ShardConfig()
@@ -71,13 +74,17 @@ class BuildConfig(Config):
     workers: int | None = Field(None, ge=1, description="tasks at a time; default: one per core of this machine")
     fetch_threads: int = Field(16, ge=1, le=512, description="downloads at a time in each task")
     tracking_uri: str | None = Field(None, description="MLflow address that the data set is logged to")
-    report_samples: int = Field(16, ge=0, le=200, description="pictures shown per reason in the report")
+    report: bool = Field(True, description="leave report.html and report.json beside the data set")
+    report_samples: int = Field(16, ge=0, le=200, description="pictures shown per source and per reason in the report")
 
     @model_validator(mode="after")
     def _names(self) -> BuildConfig:
         names = self.source_names
         if len(set(names)) < len(names):
             raise ValueError(f"sources: two have the same name ({', '.join(names)}); rows must be told apart")
+        unknown = sorted(set(self.captions.sources) - set(names)) if self.captions is not None else []
+        if unknown:
+            raise ValueError(f"captions.sources: no source is named {unknown[0]!r} (there are: {', '.join(names)})")
         return self
 
     @property
@@ -92,12 +99,16 @@ class BuildConfig(Config):
 
     def content(self) -> dict[str, Any]:
         """The part that decides what comes out."""
-        how = ("output", "workers", "fetch_threads", "tracking_uri", "report_samples")
+        how = ("output", "workers", "fetch_threads", "tracking_uri", "report", "report_samples")
         return {name: value for name, value in self.model_dump(mode="json").items() if name not in how}
+
+    def identity(self) -> Any:
+        """`content` without the addresses of models, so that a build goes on when their server has moved."""
+        return _without_addresses(self.content())
 
     def digest(self) -> str:
         """Identity of what is asked for, wherever it goes and however it is carried out."""
-        return digest(self.content())
+        return digest(self.identity())
 
 
 class BuildJob(Job):
@@ -118,6 +129,13 @@ def load_build(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) ->
     for item in overrides:
         apply_override(values, item)
     return build(BuildConfig, anchored(values, Path(path).parent), str(path))
+
+
+def _without_addresses(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        hidden = ADDRESS if "base_url" in value else ()
+        return {name: _without_addresses(item) for name, item in value.items() if name not in hidden}
+    return [_without_addresses(item) for item in value] if isinstance(value, list) else value
 
 
 def anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:

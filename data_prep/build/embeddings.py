@@ -66,4 +66,4 @@ def held_embeddings(store: Store, before: CollectionInfo | None) -> Iterator[Any
 def num_without(before: CollectionInfo | None) -> int:
     """Samples of a version that were added without embeddings."""
     increments = before.increments if before is not None else ()
-    return sum(increment.num_kept for increment in increments if increment.embeddings is None)
+    return sum(item.num_kept + item.num_augmented for item in increments if item.embeddings is None)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from data_prep.build.augment import Derivation
 from data_prep.record import Problem, Record
+
+Row = TypeVar("Row", Record | Problem, Derivation | Problem)
 
 CRASHED = "crashed"  # the reason of such rows
 
@@ -23,9 +27,7 @@ class Guilty:
             return Guilty(self.rows, (row, f"reading the source from here on ends the process ({how})"))
         return Guilty({**self.rows, row: f"working on it ends the process ({how})"}, self.unread)
 
-    def set_aside(
-        self, rows: Iterable[Record | Problem], first: int, span: str, total: int | None
-    ) -> Iterator[Record | Problem]:
+    def set_aside(self, rows: Iterable[Row], first: int, span: str, total: int | None) -> Iterator[Row | Problem]:
         """The rows with problems in place of guilty ones.
 
         Args:

@@ -7,16 +7,17 @@ another, or after a killed one, can neither mix with it nor change what was deci
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from data_prep.build.store import RangeReader, Store, publish_file, scratch_file
 from data_prep.tar import record_size
 
 KEPT, NEGATIVE, REJECTED, IGNORED = "kept", "negative", "rejected", "ignored"
-PACK = b"pack"
+PACK, MISSING = b"pack", b"missing_scores"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Part:
 
     pack: PackWriter
     rows: list[dict[str, Any]]
+    missing: Counter[str] = field(default_factory=Counter)  # scores that could not be had, by scorer and reason
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def stage_part(store: Store, prefix: str, name: str) -> Iterator[Part]:
             part = Part(PackWriter(stream), [])
             yield part
         pack, _, _ = publish_file(store, path, f"{prefix}packs/{name}-{{}}.bin")
-    if not store.put_first(index_name(prefix, name), _index_bytes(part.rows, pack)):
+    if not store.put_first(index_name(prefix, name), _index_bytes(part, pack)):
         return  # what the winner's pack holds may differ; ours is swept with the staging
 
 
@@ -92,6 +94,12 @@ def index_name(prefix: str, name: str) -> str:
 def pack_of(table: Any) -> str:
     """Name of the pack that an index belongs to."""
     return str(table.schema.metadata[PACK].decode())
+
+
+def missing_of(table: Any) -> dict[str, int]:
+    """Scores of an index's span that could not be had, by scorer and reason."""
+    found: dict[str, int] = json.loads(table.schema.metadata[MISSING])
+    return found
 
 
 def read_index(store: Store, name: str, columns: Sequence[str] | None = None) -> Any:
@@ -107,11 +115,12 @@ def read_sample(reader: RangeReader, pack: str, packed: Packed) -> tuple[dict[st
     return read_packed(reader.read(pack, packed.offset, packed.size), packed.head)
 
 
-def _index_bytes(rows: Sequence[Mapping[str, Any]], pack: str) -> bytes:
+def _index_bytes(part: Part, pack: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pylist(list(rows), schema=index_schema().with_metadata({PACK: pack.encode()}))
+    facts = {PACK: pack.encode(), MISSING: json.dumps(part.missing, sort_keys=True).encode()}
+    table = pa.Table.from_pylist(part.rows, schema=index_schema().with_metadata(facts))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
@@ -126,6 +135,7 @@ def index_schema() -> Any:
     fate = [("status", text), ("reason", text), ("detail", text)]
     origin = [("source", text), ("row", text), ("url", text), ("licence", text), ("author", text)]
     content = [("kind", text), ("text", text), ("label", text), ("edit_type", text), ("width", long), ("height", long)]
+    content += [("augmentation", text)]
     hashes = [("key", text), ("sha256", text), ("pixel_sha256", text), ("phash", long), ("phash_mirrored", long)]
     sources = [(f"source_{name}", kind) for name, kind in hashes[1:]]
     measured = [("scores", pa.map_(text, real)), ("embedding", pa.list_(pa.float16()))]

@@ -40,7 +40,12 @@ class Prepared:
     mask: Mask | None  # of an edit: where it may change, or where it did
     scores: dict[str, float]
     embedding: NDArray[np.float16] | None = None
-    texts: dict[str, str] = field(default_factory=dict)  # captions that replace or join the row's own, by origin
+    noted: dict[str, Any] = field(default_factory=dict)  # more columns of the manifest: where a caption is from
+
+    @property
+    def augmented(self) -> bool:
+        """Whether it was made of other samples."""
+        return "augmentation" in self.noted
 
 
 def prepare(resolved: Resolved, config: BuildConfig, source_name: str) -> Prepared:
@@ -111,7 +116,8 @@ def place(header: Header, source: Header | None, config: ImageConfig) -> Geometr
 
 def to_sample(prepared: Prepared, config: BuildConfig) -> tuple[Sample, dict[str, Any]]:
     """The sample as it will be stored, and its row of the manifest but for the place in a shard."""
-    record, candidate, decode_config = prepared.resolved.record, prepared.candidate, config.image.decode
+    candidate, decode_config = prepared.candidate, config.image.decode
+    record = candidate.record
     image = encode(prepared.decoded, decode_config)
     source = None if prepared.source is None else encode(prepared.source, decode_config)
     mask = prepared.mask
@@ -131,7 +137,7 @@ def to_sample(prepared: Prepared, config: BuildConfig) -> tuple[Sample, dict[str
         "original_height": candidate.height,
         "scores": {name: float(f"{value:.6g}") for name, value in sorted(prepared.scores.items())},
         "extra": dict(sorted(record.extra.items())),
-        **prepared.texts,
+        **prepared.noted,
     }
     height, width = prepared.decoded.pixels.shape[:2]
     sample = Sample(

@@ -6,12 +6,14 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from data_prep.build.run import read_dataset
-from data_prep.build.store import Store, open_store
+from data_prep.build.published import read_dataset, read_if_there
+from data_prep.build.statistics import MISSING
+from data_prep.build.store import Conflict, Store, open_store
 from data_prep.build.tables import local_file
 from data_prep.build.thumbnail import thumbnail_of
 from dreamline.config import ConfigError
@@ -55,14 +57,35 @@ def write_report(location: str, out: Path | None = None, num_shown: int = 16) ->
         raise ConfigError(f"{location}: no data set there; build it first")
     numbers = summarise(info)
     page = _page(info, numbers, _kept(store, info, num_shown), _rejected(store, info)).encode()
-    content = (json.dumps(numbers, indent=1, sort_keys=True) + "\n").encode()
     if out is None:
-        store.put(NUMBERS, content)
         store.put(REPORT, page)
+        store.put(NUMBERS, _json(numbers))
         return {"report": f"{store.location}/{REPORT}", **numbers}
-    out.with_suffix(".json").write_bytes(content)
+    out.with_suffix(".json").write_bytes(_json(numbers))
     out.write_bytes(page)
     return {"report": str(out), **numbers}
+
+
+def refresh_report(store: Store, info: CollectionInfo, num_shown: int = 16) -> None:
+    """Write the report of a version beside it, unless it is there. Its numbers come last, and tell the version.
+
+    Args:
+        store: where the data set lies.
+        info: the version that has just been published, or is still.
+        num_shown: kept pictures shown per source.
+    """
+    numbers = summarise(info)
+    old_page, old_numbers = read_if_there(store, REPORT), read_if_there(store, NUMBERS)
+    if old_page is not None and old_numbers == _json(numbers):
+        return
+    page = _page(info, numbers, _kept(store, info, num_shown), _rejected(store, info)).encode()
+    with suppress(Conflict):  # another build has just published, and reports for itself
+        store.swap(REPORT, page, old_page)  # by way of staging, so that a kill leaves nothing behind
+        store.swap(NUMBERS, _json(numbers), old_numbers)
+
+
+def _json(numbers: Mapping[str, Any]) -> bytes:
+    return (json.dumps(numbers, indent=1, sort_keys=True) + "\n").encode()
 
 
 def summarise(info: CollectionInfo) -> dict[str, Any]:
@@ -74,7 +97,9 @@ def summarise(info: CollectionInfo) -> dict[str, Any]:
             "num_kept": item.num_kept,
             "num_rejected": item.num_rejected,
             "num_ignored": item.num_ignored,
+            "num_augmented": item.num_augmented,
             "rejected_by_reason": item.rejected,
+            "missing_scores": item.statistics.get(MISSING, {}),
         }
         for item in info.increments
     ]
@@ -179,7 +204,7 @@ def _page(
 
 def _build(number: int, build: Mapping[str, Any]) -> str:
     title = f"{number}. build" if build["retry"] is None else f"{number}. retry of {build['retry']} failures"
-    counts = {name: build[f"num_{name}"] for name in ("inputs", "kept", "rejected", "ignored")}
+    counts = {name: build[f"num_{name}"] for name in ("inputs", "kept", "rejected", "ignored", "augmented")}
     return f"<h3>{title}</h3>{_bars(counts)}"
 
 

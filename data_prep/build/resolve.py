@@ -90,7 +90,12 @@ def sample_key(record: Record, sha256: str, source_sha256: str | None) -> str:
     """Key of the sample: from the bytes of the picture, or of both pictures and the instruction."""
     if record.kind == "t2i":
         return sha256[:32]
-    return hashlib.sha256(f"{source_sha256}|{sha256}|{record.text or ''}".encode(errors="replace")).hexdigest()[:32]
+    return edit_key(source_sha256, sha256, record.text)
+
+
+def edit_key(source_sha256: str | None, sha256: str, text: str | None) -> str:
+    """Key of an edit, from the hashes of both files and the instruction."""
+    return hashlib.sha256(f"{source_sha256}|{sha256}|{text or ''}".encode(errors="replace")).hexdigest()[:32]
 
 
 @dataclass

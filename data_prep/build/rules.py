@@ -19,7 +19,7 @@ from data_prep.build.tables import local_file
 from data_prep.edits.preference import JudgedEdit, preference_table, preferences
 from data_prep.edits.sets import EditRow, set_rejects, type_weights
 from data_prep.edits.vocabulary import edit_type_of
-from data_prep.filters.columns import EMBEDDING, SCHEMA
+from data_prep.filters.columns import EMBEDDING, EVIDENCE, SCHEMA
 from data_prep.filters.config import Decontamination, EmbeddingDuplicates
 from data_prep.filters.sets import filter_set
 from dreamline.data.collection import CollectionInfo, TableEntry
@@ -34,7 +34,7 @@ class Verdicts:
 
     refusals: Refusals = field(default_factory=Refusals)
     weights: NDArray[np.float64] | None = None  # sampling weight per staged sample
-    evidence: TableEntry | None = None  # the pairs that decided
+    evidence: list[dict[str, Any]] | None = None  # the pairs that decided; None where no rule compares
 
 
 def judge_together(
@@ -46,18 +46,62 @@ def judge_together(
     """
     verdicts = Verdicts()
     reject_repeated_keys(staged, verdicts.refusals)
+    return _judge(store, prefix, staged, config, before, verdicts, 0)
+
+
+def judge_augmented(
+    store: Store,
+    prefix: str,
+    staged: Staged,
+    config: BuildConfig,
+    before: CollectionInfo | None,
+    verdicts: Verdicts,
+    num_inputs: int,
+) -> Verdicts:
+    """Apply the same rules to samples that were made of others; what has been accepted takes part and stays.
+
+    Args:
+        staged: all samples, the augmented ones last.
+        verdicts: of the others; not changed.
+        num_inputs: number of the others.
+    """
+    refusals = Refusals(dict(verdicts.refusals.by_sample))
+    evidence = None if verdicts.evidence is None else list(verdicts.evidence)
+    return _judge(store, prefix, staged, config, before, Verdicts(refusals, evidence=evidence), num_inputs)
+
+
+def _judge(
+    store: Store,
+    prefix: str,
+    staged: Staged,
+    config: BuildConfig,
+    before: CollectionInfo | None,
+    verdicts: Verdicts,
+    since: int,
+) -> Verdicts:
+    """Judge the samples from a number on."""
     if config.filters.sets:
-        verdicts.evidence = _compare(store, prefix, staged, config, before, verdicts.refusals)
+        lines = _compare(store, prefix, staged, config, before, verdicts.refusals, since)
+        verdicts.evidence = [*(verdicts.evidence or []), *lines]
     rules = config.edits.together
     if rules.duplicates or rules.max_per_source is not None or rules.balance:
-        edits = list(_edits(store, prefix, staged, verdicts.refusals))
+        edits = list(_edits(store, prefix, staged, verdicts.refusals, since))
         numbers = {edit.key: number for number, edit in edits}
-        gone = set_rejects([edit for _, edit in edits], rules)
+        gone = [reject for reject in set_rejects([edit for _, edit in edits], rules) if numbers[reject.key] >= since]
         for reject in gone:
             verdicts.refusals.add(numbers[reject.key], reject.reason, reject.detail)
         if rules.balance:
             verdicts.weights = _weights(staged, edits, {reject.key for reject in gone}, config)
     return verdicts
+
+
+def write_evidence(store: Store, verdicts: Verdicts) -> TableEntry | None:
+    """The pairs that decided, if there are rules that compare."""
+    import pyarrow as pa
+
+    if verdicts.evidence is None:
+        return None
+    return _publish(store, pa.Table.from_pylist(verdicts.evidence, schema=EVIDENCE), "evidence")
 
 
 def write_preferences(store: Store, prefix: str, staged: Staged, refusals: Refusals) -> TableEntry | None:
@@ -94,7 +138,9 @@ def _compare(
     config: BuildConfig,
     before: CollectionInfo | None,
     refusals: Refusals,
-) -> TableEntry:
+    since: int,
+) -> list[dict[str, Any]]:
+    """Refuse samples from a number on; returns the evidence."""
     import pyarrow as pa
 
     embeddings = wants_embeddings(config)
@@ -103,22 +149,23 @@ def _compare(
         others += _published(store, before)
     if embeddings:
         others = [_with_embeddings(part) for part in others]
-    parts = [*others, *_staged_columns(store, prefix, staged, refusals, embeddings)]
+    parts = [*others, *_staged_columns(store, prefix, staged, refusals, embeddings, since)]
     _, evidence = filter_set(pa.concat_tables(parts), config.filters.sets, lambda: held_embeddings(store, before))
     lines = []
     for line in evidence.to_pylist():
         if line["source_name"]:
-            continue  # the data set's own sample would have to go for a new one
+            continue  # what is accepted would have to go for a new one
         number = int(line["row"])
         detail = f"{line['matched']} by {line['kind']}, distance {line['distance']:.4g}"
         refusals.add(number, line["reason"], detail)
         lines.append(line)
-    lines = _named(store, prefix, staged, lines)
-    return _publish(store, pa.Table.from_pylist(lines, schema=evidence.schema), "evidence")
+    return _named(store, prefix, staged, lines)
 
 
-def _staged_columns(store: Store, prefix: str, staged: Staged, refusals: Refusals, embeddings: bool) -> Iterator[Any]:
-    """Samples that are still in, with their number in `staged` for a row name."""
+def _staged_columns(
+    store: Store, prefix: str, staged: Staged, refusals: Refusals, embeddings: bool, since: int
+) -> Iterator[Any]:
+    """Samples that are still in, with their number in `staged` for a row name; those before `since` as published."""
     import pyarrow as pa
 
     own = [name for name in SCHEMA.names if name not in ("source_name", "row")]
@@ -126,7 +173,10 @@ def _staged_columns(store: Store, prefix: str, staged: Staged, refusals: Refusal
         table = read_index(store, index_name(prefix, staged.spans[span]), [*own, EMBEDDING] if embeddings else own)
         table = table.take(staged.row[numbers])
         columns = {name: table.column(name).cast(SCHEMA.field(name).type) for name in own}
-        columns["source_name"] = pa.array([""] * len(numbers), pa.string())
+        old = numbers < since
+        columns["source_name"] = pa.array(np.where(old, "published", "").tolist(), pa.string())
+        for side in ("width", "height"):
+            columns[side] = pa.array(np.where(old, PUBLISHED, columns[side].to_numpy()), pa.int32())
         columns["row"] = pa.array([str(number) for number in numbers.tolist()], pa.string())
         chosen = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
         yield _with_embeddings(chosen, table.column(EMBEDDING)) if embeddings else chosen
@@ -163,17 +213,15 @@ def _by_span(staged: Staged, refusals: Refusals) -> Iterator[tuple[int, NDArray[
     yield from staged.by_span(chosen)
 
 
-def _edits(store: Store, prefix: str, staged: Staged, refusals: Refusals) -> Iterator[tuple[int, EditRow]]:
+def _edits(store: Store, prefix: str, staged: Staged, refusals: Refusals, since: int) -> Iterator[tuple[int, EditRow]]:
     columns = ["key", "kind", "source_sha256", "source_phash", "text", "label"]
     for span, numbers in _by_span(staged, refusals):
         table = read_index(store, index_name(prefix, staged.spans[span]), columns).take(staged.row[numbers])
         for number, row in zip(numbers.tolist(), table.to_pylist(), strict=True):
             if row["kind"] == "edit":
-                kind = edit_type_of(row["label"], row["text"])
-                yield (
-                    number,
-                    EditRow(row["key"], row["source_sha256"], row["source_phash"], row["text"] or "", kind),
-                )
+                kind, text = edit_type_of(row["label"], row["text"]), row["text"] or ""
+                picture = (row["source_sha256"], row["source_phash"])
+                yield number, EditRow(row["key"], *picture, text, kind, augmented=0 < since <= number)
 
 
 def _weights(

@@ -5,30 +5,35 @@ goes on where it was, and `dataset.json`, written last, is the only thing that a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.build.attempt import Attempt, mark_name
+from data_prep.build.attempt import DIED, Attempt, mark_name
+from data_prep.build.augment import plan_augmentation
+from data_prep.build.caption import check_endpoints, prompts
 from data_prep.build.config import BuildConfig
 from data_prep.build.embeddings import num_without, wants_embeddings, write_embeddings
+from data_prep.build.known import Known
 from data_prep.build.named import changed, check_models, models, named_files
 from data_prep.build.pack import index_name
-from data_prep.build.plan import Group, ShardPlan, plan_shards, read_staged
+from data_prep.build.plan import Group, ShardPlan, Staged, plan_shards, read_staged
 from data_prep.build.process import Processing, SpanTask
 from data_prep.build.progress import Progress, Say, Step, silent
+from data_prep.build.published import read_dataset, read_if_there
+from data_prep.build.report import refresh_report
 from data_prep.build.retry import Only, retry_spans
-from data_prep.build.rules import judge_together, write_preferences
+from data_prep.build.rules import Verdicts, judge_augmented, judge_together, write_evidence, write_preferences
 from data_prep.build.shard import Writing, read_entry
-from data_prep.build.statistics import count_inputs
+from data_prep.build.statistics import MISSING, count_augmented, count_inputs
 from data_prep.build.store import STAGING, Store, open_store
 from data_prep.build.tables import RejectTables, fingerprint_of, known_hashes, write_manifest
 from data_prep.sources.reader import open_source
 from dreamline.cluster import connect, map_tasks
 from dreamline.config import ConfigError, apply_override, build, digest
 from dreamline.data.collection import CollectionInfo, Increment, ShardFile, TableEntry, parse_collection
-from dreamline.data.manifest import DATASET
+from dreamline.data.manifest import DATASET, sum_counts
 
 RECIPE_VERSION = 2  # raised when the same configuration gives other shards
 
@@ -50,7 +55,9 @@ class Outcome:
             "num_kept": increment.num_kept,
             "num_rejected": increment.num_rejected,
             "num_ignored": increment.num_ignored,
+            "num_augmented": increment.num_augmented,
             "rejected_by_reason": increment.rejected,
+            "missing_scores": increment.statistics.get(MISSING, {}),
             "num_samples": self.info.num_samples,
             "num_shards": len(self.info.shards),
             "fingerprint": self.info.fingerprint,
@@ -72,7 +79,9 @@ def run_build(config: BuildConfig, say: Say = silent) -> Outcome:
 
 
 def run_retry(config: BuildConfig, only: Only = "transient", say: Say = silent) -> Outcome:
-    """Try again what earlier builds could not fetch; what comes this time goes into new shards.
+    """Try again what earlier builds could not fetch or caption; what comes this time goes into new shards.
+
+    Where there is nothing to try again, nothing is published and all counts are 0.
 
     Raises:
         ConfigError: there is no data set.
@@ -81,18 +90,12 @@ def run_retry(config: BuildConfig, only: Only = "transient", say: Say = silent) 
     before = read_dataset(store)
     if before is None:
         raise ConfigError(f"{config.output}: no data set there, so nothing to try again; build it first")
-    spans = [SpanTask(f"retry-{number:06d}", -1, span) for number, span in enumerate(retry_spans(store, before, only))]
+    found = enumerate(retry_spans(store, config, before, only))
+    spans = [SpanTask(f"retry-{number:06d}", source, span) for number, (source, span) in found]
+    if not spans:
+        say(Step("nothing to try again"))
+        return Outcome(_empty(config, only), before, store.location)
     return _run(config, spans, only, say)
-
-
-def read_dataset(store: Store) -> CollectionInfo | None:
-    """The version that is published, or None.
-
-    Raises:
-        ConfigError: its dataset.json is damaged, or of another kind.
-    """
-    content = _published(store)
-    return None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
 
 
 def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
@@ -113,15 +116,16 @@ def last_config(location: str, overrides: Sequence[str] = ()) -> BuildConfig:
 def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Say) -> Outcome:
     store = open_store(config.output)
     store.check()
-    content = _published(store)
+    content = read_if_there(store, DATASET)
     before = None if content is None else parse_collection(content, f"{store.location}/{DATASET}")
     if before is not None and before.name != config.name:
         raise ConfigError(f"{store.location}: holds data set {before.name!r}, not {config.name!r}; use another output")
     named = named_files(config)
-    asked = {"config": config.content(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION}
+    asked = {"config": config.identity(), "spans": [repr(task) for task in spans], "recipe": RECIPE_VERSION}
     request = digest(asked | ({"files": named} if named else {}))
     done = None if retry else _done(before, request)
     if before is not None and done is not None:
+        _report(config, store, before)
         store.clear(STAGING)
         say(Step("nothing to do: the data set holds all of it"))
         return Outcome(done, before, store.location)
@@ -132,12 +136,16 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     if wants_embeddings(config) and (others := num_without(before)):
         say(Step(f"{others} samples of the data set have no embeddings: new ones are not compared with those"))
     prefix = f"{STAGING}/{digest([request, retry, content.decode() if content else None])}/"
+    if len(store.names(f"{prefix}index/")) < len(spans):
+        check_endpoints(config)
     with _cluster(config.num_workers, len(spans)):
-        _process(config, store, prefix, spans, before, say)
+        known = known_hashes(store, before)
+        _process(config, store, prefix, spans, known, say)
         staged = read_staged(store, prefix, [task.name for task in spans])
         verdicts = judge_together(store, prefix, staged, config, before)
-        kept = verdicts.refusals.keep(len(staged))
-        plans = plan_shards(staged, kept, config.shards, config.name, _next_numbers(before), verdicts.weights)
+        whole, decided = _augment(config, store, prefix, staged, verdicts, before, known, say)
+        kept = decided.refusals.keep(len(whole))
+        plans = plan_shards(whole, kept, config.shards, config.name, _next_numbers(before), decided.weights)
         say(Step(f"plan: {int(kept.sum())} staged samples go into {len(plans)} shards"))
         entries = _write(config, store, prefix, plans, say)
     say(Step("writing the tables"))
@@ -150,24 +158,27 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     tables = RejectTables(store, prefix, [task.name for task in spans], before, config.report_samples)
     rejects, failures = tables.write_rejects(staged, verdicts.refusals), tables.write_failures()
     counts = count_inputs(store, prefix, staged, verdicts.refusals)
+    augmented = count_augmented(store, prefix, whole, decided.refusals, len(spans))
     increment = Increment(
         request=request,
         config=config.content(),
         files_named=named,
         models=by_model,
+        prompts=prompts(config),
         retry=retry,
         num_inputs=counts.num_inputs,
-        num_kept=sum(entries[i].samples for i in good),
+        num_kept=sum(entries[i].samples for i in good) - augmented.num_kept,
         num_ignored=counts.num_ignored,
+        num_augmented=augmented.num_kept,
         rejected=counts.rejected,
         shards=tuple(entries[i] for i in good),
         manifest=manifests[0],
         negatives=tuple(entries[i] for i in bad),
         negatives_manifest=manifests[1],
         preferences=write_preferences(store, prefix, staged, verdicts.refusals),
-        evidence=verdicts.evidence,
-        embeddings=write_embeddings(store, prefix, staged, kept) if wants_embeddings(config) else None,
-        statistics=counts.histograms,
+        evidence=write_evidence(store, decided),
+        embeddings=write_embeddings(store, prefix, whole, kept) if wants_embeddings(config) else None,
+        statistics=_together(counts.histograms, augmented.histograms),
     )
     if increment.num_inputs != increment.num_kept + increment.num_rejected + increment.num_ignored:
         raise RuntimeError(
@@ -181,6 +192,7 @@ def _run(config: BuildConfig, spans: list[SpanTask], retry: Only | None, say: Sa
     for old in (before.rejects, before.failures) if before is not None else ():
         if old.name not in (rejects.name, failures.name):
             store.delete(old.name)
+    _report(config, store, info)
     store.clear(STAGING)
     return Outcome(increment, info, store.location)
 
@@ -190,7 +202,7 @@ def _process(
     store: Store,
     prefix: str,
     spans: Sequence[SpanTask],
-    before: CollectionInfo | None,
+    known: Known,
     say: Say,
 ) -> None:
     """Stage every span that no earlier attempt has staged."""
@@ -198,13 +210,35 @@ def _process(
     missing = [task for task in spans if index_name(prefix, task.name) not in there]
     progress = Progress("spans", len(spans), len(spans) - len(missing), say)
     at_a_time = min(config.num_workers, max(1, len(missing)))
-    work = Processing(config, prefix, known_hashes(store, before), at_a_time)
-    begun = store.names(mark_name(prefix, ""))
+    work = Processing(config, prefix, known, at_a_time)
+    begun, died = store.names(mark_name(prefix, "")), mark_name(prefix, DIED)
     # Ray repeats a task whose process died. Without it the process is ours: after one death no span is worked on in it.
-    wary = at_a_time == 1 and any(mark_name(prefix, task.name) in begun for task in missing)
-    if wary:
+    wary = at_a_time == 1 and any(name in begun for name in (died, *(mark_name(prefix, task.name) for task in missing)))
+    if wary and missing:
+        store.put_first(died, b"")
         say(Step("an earlier attempt did not end: spans are now worked on in a process of their own"))
     map_tasks(Attempt(work, wary), missing, config.num_workers, progress)
+
+
+def _augment(
+    config: BuildConfig,
+    store: Store,
+    prefix: str,
+    staged: Staged,
+    verdicts: Verdicts,
+    before: CollectionInfo | None,
+    known: Known,
+    say: Say,
+) -> tuple[Staged, Verdicts]:
+    """Make the edits that follow from accepted ones: everything staged, with them behind, and the verdicts on it."""
+    found = plan_augmentation(store, prefix, staged, verdicts.refusals, config.edits.augment, known)
+    if not found:
+        return staged, verdicts
+    tasks = [SpanTask(f"augment-{number:06d}", -1, span) for number, span in enumerate(found)]
+    say(Step(f"augmentation: {sum(len(span.derivations) for span in found)} edits follow from accepted ones"))
+    _process(config, store, prefix, tasks, known, say)
+    whole = read_staged(store, prefix, [*staged.spans, *(task.name for task in tasks)])
+    return whole, judge_augmented(store, prefix, whole, config, before, verdicts, len(staged))
 
 
 def _write(config: BuildConfig, store: Store, prefix: str, plans: Sequence[ShardPlan], say: Say) -> list[ShardFile]:
@@ -236,7 +270,7 @@ def _publish(
     info = CollectionInfo(
         name=config.name,
         fingerprint=fingerprint_of(store, manifests),
-        num_samples=sum(item.num_kept for item in increments),
+        num_samples=sum(item.num_kept + item.num_augmented for item in increments),
         increments=increments,
         rejects=rejects,
         failures=failures,
@@ -245,11 +279,30 @@ def _publish(
     return info
 
 
-def _published(store: Store) -> bytes | None:
-    try:
-        return store.read(DATASET)
-    except FileNotFoundError:
-        return None
+def _empty(config: BuildConfig, retry: Only) -> Increment:
+    """What a retry without rows adds."""
+    return Increment(
+        request="",
+        config=config.content(),
+        retry=retry,
+        num_inputs=0,
+        num_kept=0,
+        num_ignored=0,
+        rejected={},
+        shards=(),
+        manifest=None,
+        statistics={},
+    )
+
+
+def _report(config: BuildConfig, store: Store, info: CollectionInfo) -> None:
+    if config.report:
+        refresh_report(store, info, config.report_samples)
+
+
+def _together(*histograms: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    names = sorted({name for found in histograms for name in found})
+    return {name: sum_counts(found.get(name, {}) for found in histograms) for name in names}
 
 
 def _done(before: CollectionInfo | None, request: str) -> Increment | None:

@@ -75,6 +75,8 @@ def manifest_schema() -> Any:
     names = ("key", "shard", "split", "text", "label", "facts")
     sized = [("width", short), ("height", short), ("members", pa.list_(member))]
     sample = [("kind", text), ("bucket", text), ("edit_type", text), ("reason", text), ("weight", pa.float64())]
+    written = [(name, text) for name in ("original_text", "caption_model", "caption_prompt_sha256")]
+    made = [("augmentation", text), ("parents", pa.list_(text))]
     origin = ("source", "row", "row_id", "url", "final_url", "page_url", "licence", "licence_url", "author")
     permission = ("opt_out", "robots")
     hashes = [(name, text) for name in ("sha256", "source_sha256", "pixel_sha256", "source_pixel_sha256")]
@@ -85,7 +87,9 @@ def manifest_schema() -> Any:
     measured = [("scores", pa.map_(text, pa.float64())), ("extra", pa.map_(text, text))]
     texts = [(name, text) for name in (*names,)]
     plain = [(name, text) for name in (*origin, *permission)]
-    return pa.schema([*texts, *sized, *sample, *plain, *hashes, *perceptual, *size, *picture, *flags, *measured])
+    return pa.schema(
+        [*texts, *sized, *sample, *written, *made, *plain, *hashes, *perceptual, *size, *picture, *flags, *measured]
+    )
 
 
 def _write(store: Store, plan: ShardPlan, stream: BinaryIO, sink: BinaryIO) -> None:

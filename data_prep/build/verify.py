@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.build.progress import Progress, Say, silent
-from data_prep.build.run import read_dataset
+from data_prep.build.published import read_dataset
 from data_prep.build.store import STAGING, Store, open_store
 from data_prep.build.tables import fingerprint_of, local_file
 from dreamline.cluster import map_tasks
@@ -19,7 +19,7 @@ from dreamline.data.collection import CollectionInfo, Increment, ShardFile, Tabl
 from dreamline.data.manifest import DATASET
 
 BATCH = 1000  # manifest rows held at a time
-OURS = re.compile(  # names that builds give; nothing else is ever removed
+OURS = re.compile(  # names that builds give; nothing else is ever removed, and neither is the report
     r"(negatives/)?[a-z0-9][a-z0-9_-]*-(t2i|edit)(-\d+x\d+)?-\d{6,}-[0-9a-f]{12}\.tar"
     r"|(manifest|negatives-manifest|preferences|rejects|failures|evidence|embeddings)-[0-9a-f]{12}\.parquet"
     rf"|{re.escape(STAGING)}/.*|\.report\.(html|json)\.tmp-\d+"

@@ -120,6 +120,16 @@ class EditChecksConfig(Config):
         )
 
 
+class AugmentConfig(Config):
+    """New edits made of the accepted ones of a build. They are no inputs and are counted by themselves."""
+
+    inverse: bool = Field(False, description="target -> source, where the instruction says how to go back")
+    chain: bool = Field(False, description="A -> B and B -> C as A -> C")
+    merge: bool = Field(False, description="two local edits of one picture, whose changes lie apart, as one")
+    max_composed: int = Field(4, ge=1, description="chains and attempted merges that begin at one picture")
+    gap: int = Field(8, ge=0, description="px that must lie between changes that are merged")
+
+
 class EditSetConfig(Config):
     """Rules over all edits of a build. What is None or empty does not run."""
 

@@ -26,6 +26,12 @@ class EditRow:
     source_hash: int  # 64-bit perceptual hash of the source
     instruction: str
     type: EditType
+    augmented: bool = False  # made of others: goes before any other does
+
+    @property
+    def rank(self) -> tuple[bool, str]:
+        """What comes first stays."""
+        return self.augmented, self.key
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def set_rejects(
 
     Contaminated edits go first, then duplicates, then what exceeds the cap of its source; caps by type come last.
     """
-    left = sorted(rows, key=lambda row: row.key)
+    left = sorted(rows, key=lambda row: row.rank)
     rejects: list[SetReject] = []
 
     def without(found: Sequence[SetReject]) -> list[EditRow]:
@@ -142,10 +148,10 @@ def over_source_cap(rows: Sequence[EditRow], most: int) -> Iterator[SetReject]:
     for source, edits in by_source.items():
         seen: Counter[str] = Counter()
         ranked = []
-        for row in sorted(edits, key=lambda row: row.key):
-            ranked.append((seen[row.type], row.key))
+        for row in sorted(edits, key=lambda row: row.rank):
+            ranked.append((row.augmented, seen[row.type], row.key))
             seen[row.type] += 1
-        for _, key in sorted(ranked)[most:]:
+        for _, _, key in sorted(ranked)[most:]:
             yield SetReject(key, "source_cap", f"source {source} has {len(edits)} edits, kept are {most}")
 
 
@@ -160,10 +166,10 @@ def type_caps(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[st
 
 
 def over_type_cap(rows: Sequence[EditRow], shares: Mapping[str, float]) -> Iterator[SetReject]:
-    """Edits beyond the cap of their type, the later keys first."""
+    """Edits beyond the cap of their type, augmented ones and later keys first."""
     caps = type_caps(Counter(row.type for row in rows), shares)
     seen: Counter[str] = Counter()
-    for row in sorted(rows, key=lambda row: row.key):
+    for row in sorted(rows, key=lambda row: row.rank):
         seen[row.type] += 1
         if seen[row.type] > caps[row.type]:
             yield SetReject(row.key, "type_cap", f"{row.type} has {caps[row.type]} places in the balance")

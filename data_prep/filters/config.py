@@ -103,6 +103,10 @@ class PixelScores(Config):
         Literal["sharpness", "brightness", "contrast", "clipped", "entropy", "flatness", "text_share"], ...
     ] = ("sharpness", "brightness", "contrast", "clipped", "entropy", "flatness", "text_share")
 
+    def gives(self, score: str) -> bool:
+        """Whether a score is one of its."""
+        return score in self.measures
+
 
 class Weights(Config):
     """A model: a folder, or the id of a repository on the Hugging Face hub."""
@@ -114,7 +118,17 @@ class Weights(Config):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-class Aesthetic(Weights):
+class Named(Config):
+    """A scorer that has a name."""
+
+    name: str = Field(pattern="^[a-z0-9_]+$", description="of the score, or the first part of its scores' names")
+
+    def gives(self, score: str) -> bool:
+        """Whether a score is one of its."""
+        return score == self.name or score.startswith(f"{self.name}_")
+
+
+class Aesthetic(Weights, Named):
     """Aesthetic score: a small head over the unit-length CLIP embedding of the picture."""
 
     kind: Literal["aesthetic"]
@@ -123,22 +137,21 @@ class Aesthetic(Weights):
     head_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
 
 
-class Classifier(Weights):
+class Classifier(Weights, Named):
     """Probability of some labels of an image classifier: NSFW, watermark."""
 
     kind: Literal["classifier"]
-    name: str = Field(pattern="^[a-z0-9_]+$", description="of the score")
     labels: tuple[str, ...] = Field(min_length=1, description="of the model; their probabilities are summed")
 
 
-class Similarity(Weights):
+class Similarity(Weights, Named):
     """Cosine of picture and text in a CLIP or SigLIP model; of an edit, target and instruction."""
 
     kind: Literal["similarity"]
     name: str = Field("similarity", pattern="^[a-z0-9_]+$")
 
 
-class Rubric(Config):
+class Rubric(Named):
     """Scores of an edit, or of a picture with its text, by a vision-language model behind an endpoint."""
 
     kind: Literal["rubric"]
@@ -229,6 +242,21 @@ class Decontamination(Config):
     max_distance: int = Field(6, ge=0, le=12, description="bits of 63 between perceptual hashes, also mirrored")
     ngram: int = Field(8, ge=1, description="words; shorter prompts must be equal as a whole")
     min_overlap: float = Field(0.5, gt=0, le=1, description="share of a prompt's n-grams that a caption holds")
+
+
+class CaptionerConfig(Config):
+    """Captions of pictures by a vision-language model behind an endpoint; instructions of edits stay as they are."""
+
+    endpoint: EndpointConfig
+    when: Literal["missing", "always"] = Field("missing", description="'always' replaces captions that rows have")
+    sources: tuple[str, ...] = Field((), description="names of the sources whose pictures are captioned; all if empty")
+    prompt_file: str | None = Field(None, description="instead of the prompt that comes with this")
+    quality: int = Field(90, ge=1, le=100, description="of the JPEG that the model is shown")
+
+    def wants(self, kind: str, text: str | None, source: str) -> bool:
+        """Whether a row of a source gets a caption."""
+        asked = kind == "t2i" and (not self.sources or source in self.sources)
+        return asked and (self.when == "always" or not (text or "").strip())
 
 
 SetRule = Annotated[

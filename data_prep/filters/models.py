@@ -7,6 +7,7 @@ processors that need only PIL and numpy.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +73,7 @@ class AestheticScorer:
 
     def __init__(self, rule: Aesthetic) -> None:
         self.name = rule.name
+        self.missing: Counter[str] = Counter()
         self.embedder = ImageEmbedder(rule)
         self.head, digest = load_head(Path(rule.head), rule.head_sha256)
         self.head.to(rule.device)
@@ -95,6 +97,7 @@ class ClassifierScorer:
         from transformers import AutoModelForImageClassification
 
         self.name, self.weights = rule.name, rule
+        self.missing: Counter[str] = Counter()
         self.model, self.version = _load(AutoModelForImageClassification, rule)
         self.processor = _image_processor(rule)
         known = {str(label).casefold(): int(index) for index, label in self.model.config.id2label.items()}
@@ -118,6 +121,7 @@ class SimilarityScorer:
         from transformers import AutoTokenizer
 
         self.name = rule.name
+        self.missing: Counter[str] = Counter()
         self.embedder = ImageEmbedder(rule)
         self.version = self.embedder.version
         self.tokenizer = AutoTokenizer.from_pretrained(rule.model, **_where(rule))
@@ -126,6 +130,7 @@ class SimilarityScorer:
     def score(self, batch: Sequence[Candidate]) -> dict[str, list[float]]:
         """In [-1, 1]; NaN for a row without text. Longer texts are cut at the model's length."""
         rows = [index for index, candidate in enumerate(batch) if (candidate.record.text or "").strip()]
+        self.missing["no_text"] += len(batch) - len(rows)
         values = [MISSING] * len(batch)
         if rows:
             pictures = self.embedder.tensor([batch[index].image for index in rows])

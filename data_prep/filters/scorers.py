@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,11 @@ class Scorer(Protocol):
     @property
     def version(self) -> str:
         """Changes whenever scores may: digest of the weights, and of the prompt where there is one."""
+        ...
+
+    @property
+    def missing(self) -> Counter[str]:
+        """How many scores could not be had so far, by reason; each is NaN where it should be."""
         ...
 
     def score(self, batch: Sequence[Candidate]) -> dict[str, list[float]]:
@@ -55,6 +61,7 @@ class PixelScorer:
     config: PixelScores
     name: str = "pixels"
     version: str = "1"
+    missing: Counter[str] = field(default_factory=Counter)
 
     def score(self, batch: Sequence[Candidate]) -> dict[str, list[float]]:
         """One list per measure."""
@@ -90,6 +97,11 @@ def open_embedder(rule: EmbeddingDuplicates) -> Embedder:
     from data_prep.filters.models import ImageEmbedder
 
     return ImageEmbedder(rule)
+
+
+def why_missing(scorers: Sequence[Scorer]) -> Counter[str]:
+    """How many scores could not be had so far, by "<scorer>: <reason>"."""
+    return Counter({f"{scorer.name}: {why}": count for scorer in scorers for why, count in scorer.missing.items()})
 
 
 def scored(scorers: Sequence[Scorer], batch: Sequence[Candidate]) -> list[Candidate]:

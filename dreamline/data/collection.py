@@ -43,16 +43,21 @@ class ShardFile(FileEntry):
 
 
 class Increment(Config):
-    """What one build added. `num_inputs` = `num_kept` + rejected + `num_ignored`: nothing vanishes."""
+    """What one build added. `num_inputs` = `num_kept` + rejected + `num_ignored`: nothing vanishes.
+
+    Augmented samples, made of kept ones, are no inputs: its shards hold `num_kept` + `num_augmented` samples.
+    """
 
     request: str  # digest of what was asked for, and of the files that it was asked of
     config: dict[str, Any]  # what was asked for
+    prompts: dict[str, str] = {}  # that captions were asked for with, by their sha256
     files_named: dict[str, str] = {}  # digest of what the files that rules name held, by path
     models: dict[str, str] = {}  # what tells the model behind scores and embeddings, by name of the scorer
     retry: str | None = None  # the failures that were tried again, where that is what the build did
     num_inputs: int
     num_kept: int
     num_ignored: int  # in the data set already
+    num_augmented: int = 0
     rejected: dict[str, int]  # by reason
     shards: tuple[ShardFile, ...]
     manifest: TableEntry | None  # of the shards, in their order

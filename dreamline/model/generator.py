@@ -73,8 +73,9 @@ class Generator:
             source_latents = blank
         else:
             pictures = [source.convert("RGB") for source in sources]
-            text, mask = pad(self.text.encode_edit(list(prompts), pictures))
-            null_text, null_mask = pad(self.text.null_edit(pictures))
+            looks = self.text.look(pictures)
+            text, mask = pad(self.text.encode_edit(list(prompts), looks))
+            null_text, null_mask = pad(self.text.null_edit(looks))
             pixels = [
                 to_tensor(np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))) for picture in pictures
             ]

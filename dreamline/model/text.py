@@ -6,6 +6,7 @@ The states are those after the final norm, as the stock pipelines read them with
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,20 @@ def load_processor(folder: Path | str) -> Any:
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(Path(folder) / "processor", local_files_only=True)
     tokenizer = Qwen2TokenizerFast.from_pretrained(Path(folder) / "tokenizer", local_files_only=True)
     return _processor_class()(image_processor, tokenizer)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Pictures as the encoder sees them: slow to make, so made once for all prompts about a picture."""
+
+    patches: Tensor  # [B, P, D] float, the patches of each square
+    grids: Tensor  # [B, 3] int64: frames, rows and columns of patches
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+    def __getitem__(self, rows: list[int]) -> Looks:
+        return Looks(self.patches[rows], self.grids[rows])
 
 
 class TextEncoder:
@@ -112,22 +127,30 @@ class TextEncoder:
         """States of the empty generation prompt, [5, D]."""
         return self._texts([""])[0]
 
-    def encode_edit(self, instructions: Sequence[str], images: Sequence[Image.Image]) -> list[Tensor]:
+    def look(self, images: Sequence[Image.Image]) -> Looks:
+        """At source pictures, each squeezed to the square that the stock pipelines show the encoder."""
+        squares = [image.convert("RGB").resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS) for image in images]
+        seen = self.processor.image_processor(images=squares, return_tensors="pt")
+        return Looks(seen["pixel_values"].unflatten(0, (len(images), -1)), seen["image_grid_thw"])
+
+    def encode_edit(self, instructions: Sequence[str], looks: Looks) -> list[Tensor]:
         """States of instructions with source pictures, each [L_i, D]: picture tokens, text, and the 5 tokens behind."""
-        return self._edits([edit_prompt(instruction) for instruction in instructions], images)
+        return self.edits([edit_prompt(instruction) for instruction in instructions], looks)
 
-    def null_edit(self, images: Sequence[Image.Image]) -> list[Tensor]:
+    def null_edit(self, looks: Looks) -> list[Tensor]:
         """States of the empty instruction with each picture."""
-        return self._edits([""] * len(images), images)
+        return self.edits([""] * len(looks), looks)
 
-    def num_image_tokens(self, images: Sequence[Image.Image]) -> list[int]:
+    def num_image_tokens(self, looks: Looks) -> list[int]:
         """Number of leading states of an edit that belong to the picture (with its start and end token).
 
         The decoder is causal: these states are the same for every instruction.
         """
-        grids = self.processor.image_processor(images=[_squeeze(image) for image in images], return_tensors="pt")
+        return [number + 2 for number in self._num_merged(looks)]
+
+    def _num_merged(self, looks: Looks) -> list[int]:
         merge = self.processor.image_processor.merge_size**2
-        return [int(grid.prod()) // merge + 2 for grid in grids["image_grid_thw"]]
+        return [int(grid.prod()) // merge for grid in looks.grids]
 
     def _texts(self, prompts: Sequence[str]) -> list[Tensor]:
         tokens = self.tokenizer(
@@ -139,14 +162,21 @@ class TextEncoder:
         )
         return self._states(tokens, GENERATE_DROP)
 
-    def _edits(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[Tensor]:
-        tokens = self.processor(
-            text=[EDIT_TEMPLATE.format(prompt) for prompt in prompts],
-            images=[_squeeze(image) for image in images],
-            padding=True,
-            return_tensors="pt",
-        )
-        return self._states(tokens, EDIT_DROP)
+    def edits(self, prompts: Sequence[str], looks: Looks) -> list[Tensor]:
+        """States of complete user texts with source pictures."""
+        return self._states(self.tokens(prompts, looks), EDIT_DROP)
+
+    def tokens(self, prompts: Sequence[str], looks: Looks) -> Any:
+        """What the processor makes of the filled edit template and the pictures: the model's inputs."""
+        picture = self.processor.image_token
+        texts = [
+            EDIT_TEMPLATE.replace(picture, picture * number).format(prompt)
+            for prompt, number in zip(prompts, self._num_merged(looks), strict=True)
+        ]
+        tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
+        tokens["mm_token_type_ids"] = (tokens["input_ids"] == self.processor.image_token_id).long()
+        tokens["pixel_values"], tokens["image_grid_thw"] = looks.patches.flatten(0, 1), looks.grids
+        return tokens
 
     @torch.no_grad()
     def _states(self, tokens: Any, drop: int) -> list[Tensor]:
@@ -154,11 +184,6 @@ class TextEncoder:
         hidden = self.model.model(**tokens).last_hidden_state
         lengths = tokens["attention_mask"].sum(1).tolist()
         return [row[drop:length] for row, length in zip(hidden, lengths, strict=True)]
-
-
-def _squeeze(image: Image.Image) -> Image.Image:
-    """The square that the stock pipelines show the encoder, whatever the aspect ratio."""
-    return image.convert("RGB").resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.LANCZOS)
 
 
 def pad(states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -80,11 +80,12 @@ def test_edit_features(data: dict[str, Input], encoded: Path, encoders: Encoders
         sample = shards[row]
         assert sample.source is not None
         picture = Image.fromarray(decode_png(sample.source))
-        (states,) = encoders.text.encode_edit([sample.text], [picture])
+        looks = encoders.text.look([picture])
+        (states,) = encoders.text.encode_edit([sample.text], looks)
         text, mask = features.text(torch.tensor([row]))
         assert int(mask.sum()) == len(states)
         assert torch.allclose(text[0], states, atol=1e-4)
-        (null,) = encoders.text.null_edit([picture])
+        (null,) = encoders.text.null_edit(looks)
         assert torch.allclose(features.null_text(torch.tensor([row]))[0][0], null, atol=1e-4)
         source = encode(encoders.vae, to_tensor(np.asarray(picture))[None])[0]
         assert torch.allclose(features.source_latents[row], source, atol=1e-4)

@@ -14,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -231,7 +232,7 @@ def main() -> None:
 
 def peak_bytes() -> int:
     """Of this program alone: `ru_maxrss` starts at the peak of the process that started it."""
-    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 

@@ -97,7 +97,8 @@ def test_text_states_equal_the_stock_pipeline(published, source, task):
     if task == "generate":
         states = [ours.null_generate(), ours.encode_generate(texts[1:])[0]]
     else:
-        states = [ours.null_edit([source])[0], ours.encode_edit(texts[1:], [source])[0]]
+        looks = ours.look([source])
+        states = [ours.null_edit(looks)[0], ours.encode_edit(texts[1:], looks)[0]]
     padded, own_mask = pad(states)
     assert torch.equal(mask, own_mask)
     torch.testing.assert_close(padded, stock, rtol=1e-4, atol=1e-5)
@@ -105,15 +106,26 @@ def test_text_states_equal_the_stock_pipeline(published, source, task):
 
 def test_picture_states_are_the_same_for_every_instruction(frozen, source):
     text = TextEncoder.from_folder(frozen)
-    length = text.num_image_tokens([source])[0]
-    first, second = text.encode_edit(["make the circle green", "remove the square"], [source] * 2)
-    null = text.null_edit([source])[0]
+    looks = text.look([source])
+    length = text.num_image_tokens(looks)[0]
+    first, second = text.encode_edit(["make the circle green", "remove the square"], looks[[0, 0]])
+    null = text.null_edit(looks)[0]
     assert length == 4 + 2
     torch.testing.assert_close(first[:length], second[:length], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first[:length], null[:length], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(first[length], null[length])
     assert len(text.null_generate()) == 5
     assert len(null) == length + 5
+
+
+def test_tokens_are_those_of_the_processor(frozen, source):
+    text, wanted = TextEncoder.from_folder(frozen), ["make the circle green", ""]
+    squares = [picture.convert("RGB").resize((512, 512), Image.Resampling.LANCZOS) for picture in (source, source)]
+    filled = [prompts.EDIT_TEMPLATE.format(prompt) for prompt in wanted]
+    theirs = text.processor(text=filled, images=squares, padding=True, return_tensors="pt")
+    ours = text.tokens(wanted, text.look([source, source]))
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_states_do_not_depend_on_the_batch(frozen):

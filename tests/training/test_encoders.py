@@ -101,7 +101,7 @@ def test_training_states_are_those_that_the_pipelines_read(tmp_path: Path) -> No
     pictures = [Image.fromarray(render(example.picture, WORLD)) for example in edits if example.picture is not None]
     expected = (
         encoder._texts([example.text for example in captions]),
-        encoder._edits([example.text for example in edits], pictures),
+        encoder.edits([example.text for example in edits], encoder.look(pictures)),
     )
     for examples, rows in zip((captions, edits), expected, strict=True):
         data = tokenise(tokenizer, examples, WORLD, IMAGE_SIDE)

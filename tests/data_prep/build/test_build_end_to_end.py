@@ -146,14 +146,38 @@ def test_damage_is_found_and_orphans_are_removed(folder: Path, tmp_path: Path, c
 
 
 def test_the_report_holds_the_numbers_and_the_pictures(folder: Path, tmp_path: Path, configured: Make) -> None:
-    outcome = run_build(configured(tmp_path / "out", folder))
-    numbers = write_report(outcome.location)
+    config = configured(tmp_path / "out", folder)
+    outcome = run_build(config)
+    numbers = write_report(outcome.location, tmp_path / "elsewhere.html")
+    assert (tmp_path / "out" / "report.html").read_text() == (tmp_path / "elsewhere.html").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert json.loads((tmp_path / "out" / "report.json").read_text())["num_samples"] == numbers["num_samples"] == 12
     assert page.count("data:image/jpeg;base64,") == 13  # twelve kept ones and the duplicate
     assert "http" not in page.replace("http-equiv", "")
     assert "duplicate_key" in page
     assert "picture 003" in page
+    (tmp_path / "out" / "report.html").unlink()
+    (tmp_path / "out" / ".report.html.tmp-123").write_text("of a killed command")
+    run_build(config)  # killed before the report was there, a build has nothing left to do but that
+    assert (tmp_path / "out" / "report.html").read_text() == page
+    assert verify(outcome.location).ok
+    assert collect_garbage(outcome.location) == [".report.html.tmp-123"]
+    assert (tmp_path / "out" / "report.json").is_file()
+    assert not (tmp_path / "out" / STAGING).exists()
+
+
+def test_the_report_follows_the_version(
+    folder: Path, tmp_path: Path, configured: Make, pictures: Callable[[Path, range], Path]
+) -> None:
+    config = configured(tmp_path / "out", folder)
+    run_build(config)
+    pictures(folder, range(12, 14))
+    second = run_build(config)
+    numbers = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (numbers["fingerprint"], len(numbers["builds"])) == (second.info.fingerprint, 2)
+    assert "picture 013" in (tmp_path / "out" / "report.html").read_text()
+    run_build(configured(tmp_path / "without", folder, report=False))
+    assert not list((tmp_path / "without").glob("report.*"))
 
 
 def test_the_command_line_ends_with_one_object(folder: Path, tmp_path: Path) -> None:

@@ -138,7 +138,10 @@ def test_four_sources_give_one_fingerprint_on_disk_and_on_s3(
         assert by_text["fetched 3"]["licence"] == "CC0"
         assert by_text["fetched 3"]["url"].endswith("/3.jpg")
         assert dict(by_text["row 2"]["scores"]) == {"liked": pytest.approx(0.2)}
+    pages = [open_store(outcome.location).read("report.html") for outcome in outcomes]
+    assert pages[0] == pages[1]
     again = run_build(configured(remote.location, sources=four[:1], fetch=FETCH))
+    assert open_store(remote.location).read("report.html") != pages[1]
     assert (again.increment.num_kept, again.increment.num_ignored) == (0, 5)
     assert again.info.fingerprint == local.info.fingerprint
     assert write_report(remote.location)["report"] == f"{remote.location}/report.html"

@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.filters.captioner import PROMPT, Captioner, CaptionerConfig, ModelCaption
-from data_prep.filters.config import FiltersConfig, Rubric
+from data_prep.filters.captioner import PROMPT, Captioner, ModelCaption
+from data_prep.filters.config import CaptionerConfig, FiltersConfig, Rubric
 from data_prep.filters.rubric import CRITERIA, RubricScorer, Unparsable, geometric_mean, parse
 from data_prep.filters.scorers import open_scorer, scored
 from data_prep.record import Problem
 from dreamline.config import ConfigError
-from dreamline.media.config import DecodeConfig
-from dreamline.media.decode import decode
-
-
-@pytest.fixture
-def vlm():
-    """A model that sees the mean brightness of the pictures: `answers(means, text)` says text and finish reason."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            *images, text = body["messages"][0]["content"]
-            files = [base64.b64decode(image["image_url"]["url"].partition(",")[2]) for image in images]
-            means = [decode(content, DecodeConfig()).pixels.mean() for content in files]
-            said, finish = server.answers(means, text["text"])
-            choice = {"message": {"content": said}, "finish_reason": finish}
-            content = json.dumps({"model": "tiny-vl@1", "choices": [choice]}).encode()
-            self.send_response(200 if said else 400)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def _endpoint(server) -> dict:
-    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    return {"base_url": url, "model": "tiny-vl", "backoff_s": 0.01, "concurrency": 3, "timeout_s": 30}
 
 
 def _grey(value: int) -> np.ndarray:
@@ -66,7 +25,7 @@ def _grey(value: int) -> np.ndarray:
 def test_captions_come_in_order_with_model_and_prompt(vlm, candidate, tmp_path):
     vlm.answers = lambda means, text: (f"grey {means[0]:.0f}", "length" if means[0] > 180 else "stop")
     made = [candidate(_grey(10 * index), row=f"r{index}") for index in range(1, 20)]
-    results = list(Captioner(CaptionerConfig(endpoint=_endpoint(vlm))).caption(iter(made)))
+    results = list(Captioner(CaptionerConfig(endpoint=vlm.endpoint())).caption(iter(made)))
     digest = hashlib.sha256(PROMPT.encode()).hexdigest()
     assert results[:18] == [ModelCaption(f"grey {10 * index}", "tiny-vl@1", digest) for index in range(1, 19)]
     assert isinstance(results[18], Problem)
@@ -74,16 +33,16 @@ def test_captions_come_in_order_with_model_and_prompt(vlm, candidate, tmp_path):
     own = tmp_path / "prompt.txt"
     own.write_text("Say the colour.\n")
     vlm.answers = lambda means, text: (text, "stop")
-    (result,) = Captioner(CaptionerConfig(endpoint=_endpoint(vlm), prompt_file=str(own))).caption(made[:1])
+    (result,) = Captioner(CaptionerConfig(endpoint=vlm.endpoint(), prompt_file=str(own))).caption(made[:1])
     assert result == ModelCaption("Say the colour.", "tiny-vl@1", hashlib.sha256(b"Say the colour.").hexdigest())
     with pytest.raises(ConfigError, match="prompt_file"):
-        Captioner(CaptionerConfig(endpoint=_endpoint(vlm), prompt_file=str(tmp_path / "none")))
+        Captioner(CaptionerConfig(endpoint=vlm.endpoint(), prompt_file=str(tmp_path / "none")))
 
 
 def test_a_refused_caption_is_a_problem_of_its_row(vlm, candidate):
     vlm.answers = lambda means, text: ("" if means[0] > 100 else "dark", "stop")
     made = [candidate(_grey(value), row=f"r{value}") for value in (50, 200)]
-    first, second = Captioner(CaptionerConfig(endpoint=_endpoint(vlm))).caption(made)
+    first, second = Captioner(CaptionerConfig(endpoint=vlm.endpoint())).caption(made)
     assert isinstance(first, ModelCaption)
     assert isinstance(second, Problem)
     assert (second.row, second.reason) == ("r200", "captioner_status")
@@ -110,7 +69,7 @@ def test_rubric_scores_edits_and_pictures(vlm, candidate):
         candidate(_grey(150), row="no text", text=None),
         candidate(_grey(200), row="good"),
     ]
-    rule = {"kind": "rubric", "name": "vlm", "endpoint": _endpoint(vlm)}
+    rule = {"kind": "rubric", "name": "vlm", "endpoint": vlm.endpoint()}
     scorer = open_scorer(FiltersConfig.model_validate({"scorers": [rule]}).scorers[0])
     assert isinstance(scorer, RubricScorer)
     done = {item.row: item.scores for item in scored([scorer], made)}
@@ -126,10 +85,10 @@ def test_the_version_follows_model_and_prompt(vlm, tmp_path):
     own = tmp_path / "prompt.txt"
     own.write_text("Judge {text}")
     rules = [
-        {"endpoint": _endpoint(vlm)},
-        {"endpoint": _endpoint(vlm) | {"model": "other"}},
-        {"endpoint": _endpoint(vlm), "prompt_file": str(own)},
-        {"endpoint": _endpoint(vlm) | {"concurrency": 1}},
+        {"endpoint": vlm.endpoint()},
+        {"endpoint": vlm.endpoint(model="other")},
+        {"endpoint": vlm.endpoint(), "prompt_file": str(own)},
+        {"endpoint": vlm.endpoint(concurrency=1)},
     ]
     versions = [RubricScorer(Rubric.model_validate({"kind": "rubric", **rule})).version for rule in rules]
     assert len(set(versions[:3])) == 3

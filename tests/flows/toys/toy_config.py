@@ -29,7 +29,7 @@ class ToyJob(Job):
 def toy_plan(workspace: Path, actions: dict[str, Action]) -> Plan:
     """The real graph with a toy at every node."""
     stages: dict[str, PlannedStage] = {}
-    nodes = [node for stage in STAGES if stage.name != PLANTED for node in (stage, evaluation_of(stage.name))]
+    nodes = [node for stage in STAGES if stage.name not in PLANTED for node in (stage, evaluation_of(stage.name))]
     for node in nodes:
         if node.name.startswith("eval-") and node.name.removeprefix("eval-") not in EVALUATED:
             continue
