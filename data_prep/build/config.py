@@ -18,8 +18,12 @@ from dreamline.endpoint import ADDRESS
 from dreamline.media.config import BucketConfig, DecodeConfig
 
 PATHS = frozenset(  # keys, anywhere in the file, whose values are paths
-    ("output", "path", "banned_file", "head", "images", "hashes", "prompts", "prompt_file", "ca_file", "pictures")
+    (
+        *("output", "path", "pictures", "banned_file", "head", "images", "hashes", "prompts", "prompt_file"),
+        *("ca_file", "api_key_file"),
+    )
 )
+MODEL = "model"  # the same if it is a folder; else the id of a repository, or of an endpoint the name of a model
 
 
 class ImageConfig(Config):
@@ -140,7 +144,8 @@ def _without_addresses(value: Any) -> Any:
 
 def anchored(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same values with relative paths put below a folder; what is no path, or a URL, stays."""
-    return {name: _anchor(name, value, folder) for name, value in values.items()}
+    name_of_model = MODEL if "base_url" in values else ""
+    return {name: value if name == name_of_model else _anchor(name, value, folder) for name, value in values.items()}
 
 
 def _anchor(name: str, value: Any, folder: Path) -> Any:
@@ -148,6 +153,8 @@ def _anchor(name: str, value: Any, folder: Path) -> Any:
         return anchored(value, folder)
     if isinstance(value, list):
         return [_anchor(name, item, folder) for item in value]
-    if name in PATHS and isinstance(value, str) and value and "://" not in value:
-        return str((folder / Path(value).expanduser()).resolve())
+    if isinstance(value, str) and value and "://" not in value:
+        path = (folder / Path(value).expanduser()).resolve()
+        if name in PATHS or (name == MODEL and (value.startswith((".", "~")) or path.is_dir())):
+            return str(path)
     return value

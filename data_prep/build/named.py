@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.build.config import BuildConfig
+from data_prep.build.config import MODEL, BuildConfig
 from data_prep.filters.config import PixelScores
 from dreamline.config import ConfigError, digest
 from dreamline.data.collection import CollectionInfo
 from dreamline.storage import FileEntry, is_remote, list_files, sha256
 
 FILES = ("banned_file", "head", "hashes", "images", "prompts", "prompt_file")  # keys whose values are files or folders
-MODEL = "model"  # of weights: a folder, or the id of a repository, which cannot be looked into from here
 MODEL_FILES = (".json", ".model", ".safetensors", ".txt")  # those that are read of a model's folder
 # What does not change scores: where and how a model runs, and how it is called.
 HOW = frozenset(("device", "name", "head_sha256", "sha256", "min_cosine", "linkage"))

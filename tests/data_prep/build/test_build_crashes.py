@@ -16,11 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from data_prep.build.alone import Alone, Died
+from data_prep.build.alone import Alone, Died, Place
 from data_prep.build.config import BuildConfig
-from data_prep.build.run import read_dataset, run_build
+from data_prep.build.guilty import NOBODY
+from data_prep.build.process import Processing, SpanTask
+from data_prep.build.published import read_dataset
+from data_prep.build.run import run_build
 from data_prep.build.store import STAGING, open_store
+from data_prep.build.tables import known_hashes
 from data_prep.build.verify import verify
+from data_prep.sources.reader import open_source
 from data_prep.sources.text_table import PEEK
 from dreamline.config import ConfigError
 from dreamline.storage import hash_folder
@@ -31,7 +36,7 @@ Make = Callable[..., BuildConfig]
 # Python imports a module of this name at the start of every process: of Ray's workers, too, and of those we start. The
 # library that decodes then crashes on pictures that hold a mark, for good or the first time only.
 SITE = """
-import ctypes, json, os
+import ctypes, json, os, sys
 import simplejpeg
 
 loads = json.loads
@@ -48,6 +53,12 @@ real = simplejpeg.decode_jpeg_header
 def decode_jpeg_header(content, *arguments, **named):
     if b"CRASH" in content:
         ctypes.string_at(0)
+    if b"FAIL LATER" in content:  # in an edit that is made of accepted ones
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename.endswith("derive.py"):
+                ctypes.string_at(0)
+            frame = frame.f_back
     if b"KILL ONCE" in content:
         try:
             os.close(os.open(os.environ["KILLED_ONCE"], os.O_CREAT | os.O_EXCL))
@@ -164,6 +175,54 @@ def test_crashing_rows_are_rejected_and_nothing_else_with_any_number_of_workers(
     assert without.increment.num_rejected == 0
     assert without.info.fingerprint == info.fingerprint
     assert tars(tmp_path / "without") == tars(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_edits_that_crash_as_they_are_made_are_rejected_among_the_augmented(
+    tmp_path: Path, configured: Make, sources: list[dict[str, Any]], build: Any
+) -> None:
+    """Made of pictures that were in order when they came as an input."""
+    listed = []
+    for source in sources[:2]:
+        names = sorted(path.name for path in Path(source["path"]).iterdir())[:10]
+        text = "add a red box"
+        lines = [{"image": a, "source": b, "text": text} for a, b in zip(names[::2], names[1::2], strict=True)]
+        path = Path(source["path"]) / "list.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        columns = {"image": "image", "source": "source", "text": "text"}
+        listed.append({"kind": "url_list", "path": str(path), "pictures": source["path"], "columns": columns})
+    mark(sources[0], 2, b"FAIL LATER")
+    mark(sources[1], 21, b"FAIL LATER")
+    settings: dict[str, Any] = {"sources": listed, "edits": {"augment": {"inverse": True}}}
+    assert build(configured(tmp_path / "one", **settings)).returncode == -signal.SIGSEGV
+    assert read_dataset(open_store(str(tmp_path / "one"))) is None
+    one = build(configured(tmp_path / "one", **settings))
+    assert one.returncode == 0, one.stderr[-3000:]
+    two = build(configured(tmp_path / "two", **{**settings, "workers": 2}))
+    assert two.returncode == 0, two.stderr[-3000:]
+    assert hash_folder(tmp_path / "one") == hash_folder(tmp_path / "two")
+    info = read_dataset(open_store(str(tmp_path / "one")))
+    assert info is not None
+    increment = info.increments[0]
+    assert (increment.num_inputs, increment.num_kept, increment.num_augmented) == (10, 10, 8)
+    assert increment.statistics["augmented, rejected"] == {"crashed": 2}
+    assert verify(str(tmp_path / "one")).ok
+
+
+def test_rows_that_are_examined_are_at_work_one_at_a_time(
+    tmp_path: Path, configured: Make, pictures: Callable[[Path, range], Path], vlm: Any
+) -> None:
+    """Also where a captioner is asked for several at once: else the wrong row would be taken for the guilty one."""
+    vlm.answers = lambda means, text: ("a caption", "stop")
+    folder = pictures(tmp_path / "in", range(5))
+    config = configured(tmp_path / "out", folder, captions={"endpoint": vlm.endpoint(), "when": "always"})
+    (span,) = open_source(config.sources[0]).spans()
+    work = Processing(config, "prefix/", known_hashes(open_store(config.output), None), 1)
+    noted: list[tuple[Place, int]] = []
+    work.examine(SpanTask("a", 0, span), NOBODY, range(1, 4), 2, lambda place: noted.append((place, len(vlm.asked))))
+    done = [(place, asked) for place, asked in noted if not place[2]]
+    assert done == [((1, 3, 0), 0), ((1, 2, 0), 0), ((2, 3, 0), 1), ((3, 4, 0), 2), ((3, 4, 0), 2)]
+    assert [place[0] for place, _ in noted if place[2]] == [0, 1, 2, 3]
 
 
 ENDINGS = """

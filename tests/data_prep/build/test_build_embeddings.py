@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,45 @@ def test_embeddings_of_two_models_are_not_compared(
     assert build(min_cosine=0.99999).increment.num_ignored == 3
     with pytest.raises(ConfigError, match="the model of 'embedding_duplicates'"):
         build(dtype="bfloat16")
+
+
+def test_what_is_made_of_edits_is_compared_and_kept_like_them(
+    tmp_path: Path, model: Path, configured: Make, make_jpeg: Any, make_picture: Any
+) -> None:
+    folder = tmp_path / "edits"
+    folder.mkdir()
+    lines: list[dict[str, Any]] = []
+
+    def add(seed: int, quality: int, text: str) -> None:
+        before, after = make_picture(seed), make_picture(seed)
+        after[10:40, 10:50] = (20, 20, 220)
+        names = [f"{seed} {quality} {side}.jpg" for side in ("clean", "red")]
+        for name, pixels in zip(names, (before, after), strict=True):
+            (folder / name).write_bytes(make_jpeg(pixels, quality=quality))
+        source, image = names if text.startswith("add") else names[::-1]
+        lines.append({"image": image, "source": source, "text": text})
+        (folder / "list.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    columns = {"image": "image", "source": "source", "text": "text"}
+    listed = {"kind": "url_list", "path": str(folder / "list.jsonl"), "pictures": str(folder), "columns": columns}
+    rule = {"kind": "embedding_duplicates", "model": str(model), "min_cosine": 0.9999}
+    rules: dict[str, Any] = {"filters": {"sets": [rule]}, "edits": {"augment": {"inverse": True}}}
+    config = configured(tmp_path / "out", sources=[listed], **rules)
+    add(0, 95, "add a red box")
+    add(0, 88, "remove the red box")  # as good as the way back of the one above
+    add(1, 95, "add a red box")
+    first = run_build(config)
+    assert (first.increment.num_kept, first.increment.num_augmented) == (3, 1)
+    assert first.increment.statistics["augmented, rejected"] == {"embedding_duplicate": 2}
+    assert first.increment.embeddings is not None
+    table = pq.read_table(tmp_path / "out" / first.increment.embeddings.name)
+    assert set(table["key"].to_pylist()) == keys(first)
+    assert sorted(table["text"].to_pylist()) == ["add a red box"] * 2 + ["remove the red box"] * 2
+    add(1, 88, "remove the red box")  # as good as what was made then
+    add(2, 95, "add a red box")
+    second = run_build(config)
+    assert second.increment.rejected == {"embedding_duplicate": 1}
+    assert (second.increment.num_kept, second.increment.num_augmented, second.increment.num_ignored) == (1, 1, 3)
+    assert second.increment.embeddings is not None
+    assert second.increment.embeddings.rows == 2
+    assert verify(str(tmp_path / "out")).ok

@@ -15,8 +15,9 @@ import pytest
 import webdataset
 
 from data_prep.build.config import BuildConfig
+from data_prep.build.published import read_dataset
 from data_prep.build.report import write_report
-from data_prep.build.run import Outcome, read_dataset, run_build
+from data_prep.build.run import Outcome, run_build
 from data_prep.build.store import STAGING, open_store
 from data_prep.build.verify import collect_garbage, verify
 from dreamline.config import ConfigError

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from data_prep.build.run import read_dataset
+from data_prep.build.published import read_dataset
 from data_prep.build.store import open_store
 from data_prep.build.verify import verify
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from data_prep.build.config import BuildConfig
-from data_prep.build.run import read_dataset, run_build
+from data_prep.build.published import read_dataset
+from data_prep.build.run import run_build
 from data_prep.build.store import STAGING, open_store
 from data_prep.build.verify import verify
 from dreamline.storage import hash_folder

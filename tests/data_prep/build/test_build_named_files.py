@@ -121,6 +121,27 @@ def test_scores_of_two_models_are_not_mixed(
     assert build().increment.num_ignored == 8
 
 
+def test_another_prompt_for_captions_is_another_build(
+    tmp_path: Path, configured: Make, pictures: Callable[[Path, range], Path], vlm: Any
+) -> None:
+    prompt = tmp_path / "prompt.txt"
+    vlm.answers = lambda means, text: (f"{text} {means[0]:.3f}", "stop")
+    folder = pictures(tmp_path / "pictures", range(3))
+    captions = {"endpoint": vlm.endpoint(), "when": "always", "prompt_file": str(prompt)}
+    config = configured(tmp_path / "out", folder, captions=captions)
+    prompt.write_text("one")
+    assert set(run_build(config).increment.files_named) == {str(prompt)}
+    assert run_build(config).info.num_samples == len(vlm.asked) == 3
+    prompt.write_text("two")
+    pictures(folder, range(5))
+    said: list[Step] = []
+    second = run_build(config, said.append)
+    assert any("prompt.txt has changed" in step.text for step in said)
+    assert (second.increment.num_kept, second.increment.num_ignored, len(vlm.asked)) == (2, 3, 5)
+    assert sorted(text.split()[0] for text in texts(second)) == ["one"] * 3 + ["two"] * 2
+    assert [list(increment.prompts.values()) for increment in second.info.increments] == [["one"], ["two"]]
+
+
 def test_a_file_that_changes_during_a_build_stops_it(folder: Path, tmp_path: Path, configured: Make) -> None:
     words = tmp_path / "words.txt"
     words.write_text("picture 003\n")

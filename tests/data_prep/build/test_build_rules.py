@@ -171,6 +171,29 @@ def test_paths_are_relative_to_the_file_and_mistakes_are_named(tmp_path: Path) -
         load_build(config)
 
 
+def test_folders_of_models_and_keys_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "nsfw").mkdir(parents=True)
+    (tmp_path / "tiny-vl").mkdir()
+    endpoint = "{base_url: 'http://127.0.0.1:1/v1', model: tiny-vl, api_key_file: secret/key}"
+    rule = "kind: classifier, labels: [nsfw]"
+    (tmp_path / "mine.yaml").write_text(
+        "sources: [{kind: folder, path: a, caption: filename}]\noutput: o\n"
+        f"captions: {{endpoint: {endpoint}, prompt_file: prompt.txt}}\n"
+        f"filters: {{scorers: [{{{rule}, name: a, model: models/nsfw}}, {{{rule}, name: b, model: some/repository}},"
+        f" {{{rule}, name: c, model: ./absent}}, {{kind: rubric, endpoint: {endpoint}}}]}}\n"
+    )
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "some" / "repository").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    loaded = load_build(tmp_path / "mine.yaml").content()
+    assert loaded["captions"]["prompt_file"] == str(tmp_path / "prompt.txt")
+    *weights, rubric = loaded["filters"]["scorers"]
+    models = [str(tmp_path / "models" / "nsfw"), "some/repository", str(tmp_path / "absent")]
+    assert [rule["model"] for rule in weights] == models
+    for asked in (loaded["captions"]["endpoint"], rubric["endpoint"]):
+        assert (asked["model"], asked["api_key_file"]) == ("tiny-vl", str(tmp_path / "secret" / "key"))
+
+
 @pytest.mark.slow
 def test_workers_do_not_matter(tmp_path: Path, configured: Make, pictures: Callable[[Path, range], Path]) -> None:
     sources = [
