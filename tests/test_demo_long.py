@@ -42,7 +42,7 @@ def test_every_configuration_has_the_same_world(tmp_path: Path) -> None:
     assert all(stage.world == world for name, stage in stages.items() if name.startswith("eval-"))
     encoders = build(EncoderPlan, read_yaml(ROOT / "conf/demo-long/encoders.yaml"), "encoders.yaml")
     assert encoders.world == world
-    assert world.size // encoders.vae.factor == 4
+    assert world.size // encoders.vae.factor == 8
     assert {"size", "style"} <= set(available_categories(world))
     assert {"resize", "style"} <= set(available_edit_types(world))
 

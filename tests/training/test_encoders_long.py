@@ -38,7 +38,7 @@ def test_scenes_stay_readable_through_the_vae(noise: float, least: float) -> Non
     vae = load_vae(ASSETS)
     with torch.no_grad():
         latents = encode(vae, pictures)
-        assert latents.shape == (200, 16, 4, 4)
+        assert latents.shape == (200, 8, 8, 8)
         latents = latents + noise * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         found = detect_many(to_uint8(decode(vae, latents)), PLAN.world)
     assert sum(a == b for a, b in zip(found, scenes, strict=True)) / len(scenes) >= least

@@ -25,11 +25,6 @@ class VAEConfig(Config):
     bfloat16_share: float = Field(
         0.0, ge=0, le=1, description="share of the training, from its beginning, in bfloat16: half the time a step"
     )
-
-    coarse_steps: int = Field(
-        0, ge=0, description="steps at half the resolution without the outer level, before those of the whole network"
-    )
-    coarse_batch_size: int = Field(16, ge=1)
     num_objects: tuple[int, int] | None = Field(
         None, description="fewest and most objects in a training scene; the world's own numbers by default"
     )
@@ -46,17 +41,6 @@ class VAEConfig(Config):
     def factor(self) -> int:
         """Pixels to a latent position, along each side."""
         return int(2 ** (len(self.encoder_blocks) - 1))
-
-    @property
-    def coarse(self) -> VAEConfig:
-        """The same network without its outer level."""
-        return self.model_copy(
-            update={
-                "encoder_blocks": self.encoder_blocks[1:],
-                "decoder_blocks": self.decoder_blocks[:-1],
-                "batch_size": self.coarse_batch_size,
-            }
-        )
 
 
 class Plan(Config):

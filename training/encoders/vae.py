@@ -21,7 +21,6 @@ from training.encoders.config import VAEConfig
 
 LATENT_NOISE = 0.06  # standard deviation added in training, so that the decoder forgives small errors of the U-Net
 WARMUP = 100  # steps
-SMALL = 0.1  # what the weights of a grafted level begin at, in parts of their usual size
 
 
 def build_vae(config: VAEConfig) -> AutoencoderTiny:
@@ -48,11 +47,6 @@ def train_vae(
     torch.manual_seed(seed)
     vae = build_vae(config)
     begin = time.process_time()
-    if config.coarse_steps:
-        coarse = build_vae(config.coarse)
-        pictures, _ = draw(world, "train", num_train, seed, config.num_objects, world.size // 2)
-        fit_vae(coarse, pictures, config.coarse, config.coarse_steps, seed)
-        graft(coarse, vae)
     pictures, _ = draw(world, "train", num_train, seed, config.num_objects)
     fit_vae(vae, pictures, config, steps, seed)
     seconds = time.process_time() - begin
@@ -95,38 +89,6 @@ def fit_vae(vae: Any, pictures: Tensor, config: VAEConfig, steps: int, seed: int
 
 
 @torch.no_grad()
-def graft(coarse: Any, fine: Any) -> None:
-    """Begin `fine` as `coarse`, which has one level less, with half-resolution pictures inside.
-
-    Inner levels are copied. The new outer one shrinks the picture, and repeats pixels on the way out, until it learns
-    better: its other weights are small.
-    """
-    inner, outer = coarse.encoder.layers, fine.encoder.layers
-    kept = len(inner) - 1
-    for old, new in zip(inner[1:], outer[-kept:], strict=True):
-        new.load_state_dict(old.state_dict())
-    first, shrink = outer[0], outer[-kept - 1]
-    first.weight[:4] = 0
-    first.bias[:4] = 0
-    for channel in range(3):
-        first.weight[channel, channel, 1, 1] = 1
-    first.bias[3] = 1  # carries the bias that the shrinking convolution lacks
-    shrink.weight *= SMALL
-    shrink.weight[:, :3] = inner[0].weight
-    shrink.weight[:, 3, 1, 1] += inner[0].bias
-    inner, outer = coarse.decoder.layers, fine.decoder.layers
-    kept = len(inner) - 1
-    for old, new in zip(inner[:kept], outer[:kept], strict=True):
-        new.load_state_dict(old.state_dict())
-    repeat = outer[kept + 1]
-    repeat.weight *= SMALL
-    repeat.weight[:, :, 1, 1] += torch.eye(len(repeat.weight))
-    for block in outer[kept + 2 : -1]:
-        block.conv[-1].weight *= SMALL
-    outer[-1].load_state_dict(inner[-1].state_dict())
-
-
-@torch.no_grad()
 def measure_vae(vae: Any, world: World, count: int, seed: int) -> dict[str, float]:
     """Reconstructions of evaluation scenes: PSNR in dB, share that the detector reads back exactly, latent scale."""
     pictures, scenes = draw(world, "eval", count, seed)
@@ -148,11 +110,10 @@ def draw(
     count: int,
     seed: int,
     num_objects: tuple[int, int] | None = None,
-    resolution: int | None = None,
 ) -> tuple[Tensor, list[Scene]]:
-    """Random scenes and their pictures [N, 3, H, W] in [-1, 1], of the world's size by default."""
+    """Random scenes and their pictures [N, 3, H, W] in [-1, 1]."""
     scenes = [sample_scene(world, rng_for(seed, index, "vae"), split, num_objects) for index in range(count)]
-    return to_tensor(np.stack([render(scene, world, resolution) for scene in scenes])), scenes
+    return to_tensor(np.stack([render(scene, world) for scene in scenes])), scenes
 
 
 def _detected(images: Tensor, scenes: list[Scene], world: World) -> float:
