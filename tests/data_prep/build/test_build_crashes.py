@@ -181,7 +181,7 @@ def test_crashing_rows_are_rejected_and_nothing_else_with_any_number_of_workers(
 def test_edits_that_crash_as_they_are_made_are_rejected_among_the_augmented(
     tmp_path: Path, configured: Make, sources: list[dict[str, Any]], build: Any
 ) -> None:
-    """Made of pictures that were in order when they came as an input."""
+    """Made of pictures that were in order when they came as an input. After one crash no more are needed."""
     listed = []
     for source in sources[:2]:
         names = sorted(path.name for path in Path(source["path"]).iterdir())[:10]
@@ -193,6 +193,7 @@ def test_edits_that_crash_as_they_are_made_are_rejected_among_the_augmented(
         listed.append({"kind": "url_list", "path": str(path), "pictures": source["path"], "columns": columns})
     mark(sources[0], 2, b"FAIL LATER")
     mark(sources[1], 21, b"FAIL LATER")
+    mark(sources[0], 4, b"CRASH")
     settings: dict[str, Any] = {"sources": listed, "edits": {"augment": {"inverse": True}}}
     assert build(configured(tmp_path / "one", **settings)).returncode == -signal.SIGSEGV
     assert read_dataset(open_store(str(tmp_path / "one"))) is None
@@ -204,7 +205,8 @@ def test_edits_that_crash_as_they_are_made_are_rejected_among_the_augmented(
     info = read_dataset(open_store(str(tmp_path / "one")))
     assert info is not None
     increment = info.increments[0]
-    assert (increment.num_inputs, increment.num_kept, increment.num_augmented) == (10, 10, 8)
+    assert (increment.num_inputs, increment.num_kept, increment.num_augmented) == (10, 9, 7)
+    assert increment.rejected == {"crashed": 1}
     assert increment.statistics["augmented, rejected"] == {"crashed": 2}
     assert verify(str(tmp_path / "one")).ok
 
