@@ -41,8 +41,10 @@ def server():
                 owner.seen.append((self.path, dict(self.headers), body))
                 owner.now += 1
                 owner.most = max(owner.most, owner.now)
+            status, value, headers = owner.reply(number, self.headers, body)
+            with owner.lock:
+                owner.now -= 1  # before the answer leaves, as the next question may come at once
             try:
-                status, value, headers = owner.reply(number, self.headers, body)
                 content = value if isinstance(value, bytes) else json.dumps(value).encode()
                 self.send_response(status)
                 for name, text in headers.items():
@@ -52,9 +54,6 @@ def server():
                 self.wfile.write(content)
             except OSError:
                 pass  # the client has gone
-            finally:
-                with owner.lock:
-                    owner.now -= 1
 
         def log_message(self, *_):
             pass

@@ -73,7 +73,7 @@ def test_hacking_is_planted_on_demand(tmp_path: Path) -> None:
     guards = {"generation", "editing", "flow_matching_weight", "start_share"}
     changed = {key for key in guarded if guarded[key] != planted[key]}
     assert guards < changed
-    assert changed - guards <= {"name", "steps", "optim", "probe"}
+    assert changed - guards <= {"name", "steps", "mixture", "optim", "probe"}
     assert planted["generation"]["cap"] is planted["editing"]["cap"] is None
     assert planted["flow_matching_weight"] == planted["start_share"] == 0
     rewards = [demo.stages[name].job.stage.model_dump() for name in ("reward", "hasty")]
