@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from runs import run_all, write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -92,16 +91,13 @@ def main() -> None:
     seeds = [0] if options.quick or options.sweep else [0, 1, 2]
     arms = arms_of(options)
     work = [(arm, seed) for seed in seeds for arm in arms]
-    run_all(work, options)
+    missing = [item for item in work if not result_file(options, *item).is_file()]
+    run_all({f"{arm}:{seed}": command_of(arm, seed, options) for arm, seed in missing}, options.processes)
     results = {(arm, seed): json.loads(result_file(options, arm, seed).read_text()) for arm, seed in work}
     rows = [row for name, arm in arms.items() for row in rows_of(name, arm, results, seeds)]
     for row in rows:
         print(f"{row['what']:<60} {row['ours']:.3f}   joint {row['theirs']:.3f}   {row['unit']}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        name = "sweep" if options.sweep else "ablations"
-        value = {"name": name, "commit": commit(), "machine": machine(), "rows": rows}
-        options.json.write_text(json.dumps(value, indent=1) + "\n")
+    write_record(options.json, "sweep" if options.sweep else "ablations", rows)
     if options.pictures:
         draw(options)
 
@@ -131,24 +127,11 @@ def prepare(options: argparse.Namespace) -> None:
     encode(job)
 
 
-def run_all(work: list[tuple[str, int]], options: argparse.Namespace) -> None:
-    """One process per run, so that CPU time is that of the run alone."""
-    waiting = [item for item in work if not result_file(options, *item).is_file()]
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    while waiting or running:
-        while waiting and len(running) < options.processes:
-            arm, seed = waiting.pop(0)
-            name = f"{arm}:{seed}"
-            command = [sys.executable, __file__, "--run", name, "--workspace", str(options.workspace)]
-            command += ["--budget", str(options.budget), "--items", str(options.items)]
-            flags = [flag for flag in ("quick", "sweep") if getattr(options, flag)]
-            running[name] = subprocess.Popen([*command, *(f"--{flag}" for flag in flags)])
-        time.sleep(0.5)
-        for name, process in list(running.items()):
-            if process.poll() is not None:
-                if running.pop(name).returncode:
-                    raise SystemExit(f"{name} failed; see above. What is finished stays in {options.workspace}")
-                print(f"{name} done", flush=True)
+def command_of(arm: str, seed: int, options: argparse.Namespace) -> list[str]:
+    """The process of one run."""
+    command = [sys.executable, __file__, "--run", f"{arm}:{seed}", "--workspace", str(options.workspace)]
+    command += ["--budget", str(options.budget), "--items", str(options.items)]
+    return command + [f"--{flag}" for flag in ("quick", "sweep") if getattr(options, flag)]
 
 
 def encoded(options: argparse.Namespace) -> Path:
@@ -286,18 +269,6 @@ def draw(options: argparse.Namespace) -> None:
                 )
     options.pictures.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(options.pictures)
-
-
-def commit() -> str:
-    """Of the measured code."""
-    from dreamline.result import git_commit
-
-    return git_commit()
-
-
-def machine() -> str:
-    """In a few words."""
-    return f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ablations import commit, machine
+from runs import write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 IMG2DATASET = "1.47.0"
@@ -343,10 +343,7 @@ def main() -> None:
     rows = compare(runs)
     for row in rows:
         print(f"{row['what']:40} ours {row['ours']:7.1f}   theirs {row['theirs']:7.1f}   {row['ratio']:5.2f}x   {UNIT}")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {"name": "data_build", "commit": commit(), "machine": machine(), "rows": rows}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_record(arguments.json, "data_build", rows)
 
 
 if __name__ == "__main__":

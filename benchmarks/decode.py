@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from ablations import commit, machine
 from numpy.typing import NDArray
 from PIL import Image
+from runs import write_record
 
 from dreamline.media.config import DecodeConfig
 from dreamline.media.decode import decode, encode
@@ -140,10 +139,7 @@ def main() -> None:
             row = {"what": f"{title}, {name}", "ours": round(speed["ours"], 2), "theirs": round(speed[name], 2)}
             rows.append({**row, "ratio": round(ratio, 3), "unit": "images per CPU-second"})
             print(f"{row['what']:45} ours {row['ours']:8.2f}   theirs {row['theirs']:8.2f}   {ratio:5.2f}x", flush=True)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {"name": "decode", "commit": commit(), "machine": machine(), "rows": rows}
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_record(arguments.json, "decode", rows)
 
 
 if __name__ == "__main__":

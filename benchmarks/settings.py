@@ -1,6 +1,6 @@
 """Settings of reward fine-tuning or distillation on a finished demo: what each does to the exact scores, paired.
 
-`python -m benchmarks.settings --stage refl --preset-dir workspace/demo --json FILE` runs one process per setting, one
+`python benchmarks/settings.py --stage refl --preset-dir workspace/demo --json FILE` runs one process per setting, one
 thread each. Each setting is compared with what it starts from: sft, or for students their teacher.
 The items have a seed of their own, so that settings are not chosen on those of the demo's evaluation.
 """
@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablations import commit, machine
+from runs import run_all, write_record
 
 SETTINGS: dict[str, dict[str, list[str]]] = {
     "refl": {
         "demo": [],
         "without-the-way-back": ["start_share=0"],
+        "half-way-back": ["start_share=0.5"],
+        "lr-7e-5": ["optim.lr=7e-5", "steps=160", "start_share=0"],
+        "lr-3e-4": ["optim.lr=3e-4", "mixture.t2i=1", "start_share=0.5"],
         "earlier-steps": ["gradient_from=2"],
         "editing-too": ["editing.weight=0.5"],
-        "generation-only": ["editing.weight=0"],
-        "lr-1.5e-4": ["optim.lr=1.5e-4"],
     },
     "dmd2": {
         "demo": [],
         "regression": ["steps=240"],
         "regression-lr-3e-4": ["steps=240", "optim.lr=3e-4"],
         "regression-lr-6e-4": ["steps=240", "optim.lr=6e-4"],
+        "regression-3-to-1": ["steps=240", "optim.lr=6e-4", "mixture.t2i=3", "regression.substeps=2"],
         "matching": ["regression.steps=0", "regression.weight=0", "matched_from=0"],
         "matching-all-steps": ["regression.weight=0", "matched_from=0"],
     },
@@ -55,14 +55,12 @@ def main() -> None:
         run_one(options)
         return
     names = options.only or [*([NAIVE] if options.stage == "dmd2" else []), *SETTINGS[options.stage]]
-    run_all([START, *names], options)
+    missing = [name for name in (START, *names) if not place(name, options).is_file()]
+    run_all({name: command_of(name, options) for name in missing})
     rows = [row for name in names for row in rows_of(name, options)]
     for row in rows:
         print(f"{row['what']:<50} {row['ours']:.3f}   start {row['theirs']:.3f}   {row['unit']}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        value = {"name": f"{options.stage}_settings", "commit": commit(), "machine": machine(), "rows": rows}
-        options.json.write_text(json.dumps(value, indent=1) + "\n")
+    write_record(options.json, f"{options.stage}_settings", rows)
 
 
 def place(name: str, options: argparse.Namespace) -> Path:
@@ -71,22 +69,11 @@ def place(name: str, options: argparse.Namespace) -> Path:
     return Path(options.workspace) / options.stage / size / name / "verdicts.json"
 
 
-def run_all(names: list[str], options: argparse.Namespace) -> None:
-    """Two processes at a time."""
-    waiting = [name for name in names if not place(name, options).is_file()]
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    while waiting or running:
-        while waiting and len(running) < 2:
-            name = waiting.pop(0)
-            command = [sys.executable, "-m", "benchmarks.settings", "--run", name, "--stage", options.stage]
-            command += ["--preset-dir", str(options.preset_dir), "--workspace", str(options.workspace)]
-            running[name] = subprocess.Popen([*command, *(["--quick"] if options.quick else [])])
-        time.sleep(0.5)
-        for name, process in list(running.items()):
-            if process.poll() is not None:
-                if running.pop(name).returncode:
-                    raise SystemExit(f"{name} failed; see above")
-                print(f"{name} done", flush=True)
+def command_of(name: str, options: argparse.Namespace) -> list[str]:
+    """The process of one run."""
+    command = [sys.executable, __file__, "--run", name, "--stage", options.stage]
+    command += ["--preset-dir", str(options.preset_dir), "--workspace", str(options.workspace)]
+    return [*command, *(["--quick"] if options.quick else [])]
 
 
 def run_one(options: argparse.Namespace) -> None:
@@ -116,7 +103,7 @@ def run_one(options: argparse.Namespace) -> None:
 
 
 def planned(options: argparse.Namespace) -> Any:
-    """The job of the finished preset, starting from sft and with the setting applied."""
+    """The job of the finished preset with the setting applied."""
     from distill.config import DMD2Job
     from dreamline.config import load
     from rl.config import ReFLJob

@@ -11,6 +11,7 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,7 +59,7 @@ def list_prefix(url: str) -> Iterator[tuple[str, int, str]]:
     token: dict[str, str] = {}
     while True:
         wanted = {"Bucket": bucket, "Prefix": prefix, **token}
-        page = _ask(url, lambda client, wanted=wanted: client.list_objects_v2(**wanted))  # type: ignore[misc]
+        page = _ask(url, methodcaller("list_objects_v2", **wanted))
         for item in page.get("Contents", ()):
             yield f"{SCHEME}{bucket}/{item['Key']}", int(item["Size"]), str(item["ETag"]).strip('"')
         if not page.get("IsTruncated"):
@@ -112,8 +113,6 @@ def put(url: str, content: bytes | Path, if_absent: bool = False) -> bool:
         if not _is_there(url, size, digest):
             raise
         return False
-    except NotImplementedError:  # a store that knows no conditions; we looked just now
-        _send(url, content, digest, {})
     return True
 
 
@@ -242,7 +241,7 @@ def _send_parts(url: str, content: Path, digest: str, condition: dict[str, str])
         with content.open("rb") as file:
             while block := file.read(PART_SIZE):
                 part = {"PartNumber": len(parts) + 1, "Body": block, "UploadId": upload, **at}
-                answer = _ask(url, lambda client, part=part: client.upload_part(**part))  # type: ignore[misc]
+                answer = _ask(url, methodcaller("upload_part", **part))
                 parts.append({"PartNumber": part["PartNumber"], "ETag": answer["ETag"]})
         whole = {"MultipartUpload": {"Parts": parts}, "UploadId": upload, **at, **condition}
         _ask(url, lambda client: client.complete_multipart_upload(**whole))
@@ -291,7 +290,7 @@ def _as_os_error(url: str, code: str, error: Exception) -> Exception:
     if code in ("412", "PreconditionFailed"):
         return FileExistsError(f"{url}: has changed, or is there already")
     if code in ("501", "NotImplemented"):
-        return NotImplementedError(f"{url}: {error}")
+        return StorageError(f"{url}: {error}; use a store that knows conditional writes (If-None-Match)")
     return StorageError(f"{url}: {error}")
 
 

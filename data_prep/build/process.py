@@ -46,6 +46,11 @@ Item = TypeVar("Item")
 Begin = Callable[[int], None]  # told the number of a row before it is worked on
 
 
+def _noted(note: Note, low: int) -> Begin:
+    """Notes rows that are counted from `low`."""
+    return lambda row: note((low + row, low + row + 1, False))
+
+
 @dataclass(frozen=True)
 class SpanTask:
     """The unit of work."""
@@ -110,7 +115,7 @@ class Processing:
                 note((low, low + len(chunk), False))
                 with open(os.devnull, "wb") as nowhere:
                     span = _Span(self, Part(PackWriter(nowhere), []), source, task)
-                    span.run(chunk, lambda row, low=low: note((low + row, low + row + 1, False)))  # type: ignore[misc]
+                    span.run(chunk, _noted(note, low))
 
     def open_rules(self) -> RowRules:
         """What judges single rows."""

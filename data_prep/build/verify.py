@@ -136,9 +136,11 @@ def _tables(info: CollectionInfo) -> list[TableEntry]:
 def _tasks(increment: Increment) -> Iterator[tuple[TableEntry, ShardFile, int]]:
     pairs = ((increment.manifest, increment.shards), (increment.negatives_manifest, increment.negatives))
     for table, shards in pairs:
+        if table is None:
+            continue
         start = 0
-        for shard in shards if table is not None else ():
-            yield table, shard, start  # type: ignore[misc]
+        for shard in shards:
+            yield table, shard, start
             start += shard.samples
 
 

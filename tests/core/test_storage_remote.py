@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -194,3 +196,30 @@ def test_errors_name_the_object(s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(OSError, match="s3://b/x"):
         stat_file("s3://b/x")
+
+
+def test_a_store_without_conditional_writes_is_refused(monkeypatch):
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.send_error(404)
+
+        def do_PUT(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            content = b"<Error><Code>NotImplemented</Code><Message>If-None-Match</Message></Error>"
+            self.send_response(501)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        with pytest.raises(storage_s3.StorageError, match="use a store that knows conditional writes"):
+            storage_s3.put("s3://b/x", b"content", if_absent=True)
+        server.shutdown()

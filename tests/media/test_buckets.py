@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isqrt
 
 import numpy as np
@@ -18,9 +19,9 @@ SIDES = st.integers(1, 6000)
 CONFIG = BucketConfig()
 
 
-def reason_of(call: object, *arguments: object) -> str:
+def reason_of(call: Callable[..., object], *arguments: object) -> str:
     with pytest.raises(MediaError) as caught:
-        call(*arguments)  # type: ignore[operator]
+        call(*arguments)
     return caught.value.reason
 
 

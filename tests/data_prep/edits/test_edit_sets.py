@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from data_prep.edits.config import EditSetConfig
 from data_prep.edits.instructions import minhash, normal_form, similarity
 from data_prep.edits.sets import EditRow, set_rejects, type_caps, type_weights
+from data_prep.edits.vocabulary import EditType
 
 HASH = 0x0123_4567_89AB_CDEF
 
 
-def row(key: str, instruction: str = "add a ball", bits: int = 0, kind: str = "add", source: str = "s") -> EditRow:
-    return EditRow(key, source, HASH ^ bits, instruction, kind)  # type: ignore[arg-type]
+def row(key: str, instruction: str = "add a ball", bits: int = 0, kind: EditType = "add", source: str = "s") -> EditRow:
+    return EditRow(key, source, HASH ^ bits, instruction, kind)
 
 
 def test_normal_form_and_similarity() -> None:
