@@ -20,6 +20,8 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
         "demo": [],
         "without-the-way-back": ["start_share=0"],
         "half-way-back": ["start_share=0.5"],
+        "240-steps": ["start_share=0", "steps=240"],
+        "guided": ["start_share=0", "guidance_scale=1.5"],
         "lr-7e-5": ["optim.lr=7e-5", "steps=160", "start_share=0"],
         "lr-3e-4": ["optim.lr=3e-4", "mixture.t2i=1", "start_share=0.5"],
         "earlier-steps": ["gradient_from=2"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import random
 import secrets
 import shlex
 import socket
@@ -11,9 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +29,9 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
 }
-WORKER_PORTS = range(10002, 20000)  # Ray gives these to its workers; another server there ends in a confusing error
+# Below these, Ray gives ports to its workers; above, the system gives them to any socket that asks for one, so that a
+# port found free would be taken by one of Ray's own servers before ours is up.
+SERVER_PORTS = range(20_000, 32_768)
 REQUEST_TIMEOUT_S = 30
 _SOCKET_PATH_LIMIT = 107 - len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
 
@@ -174,7 +177,7 @@ class LocalCluster:
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except (http.client.HTTPException, OSError):  # URLError is one of the latter
             return False
 
     def client(self) -> Any:
@@ -275,14 +278,20 @@ def no_proxy() -> dict[str, str]:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on now, outside of those that Ray gives to workers."""
+    """Different ports of SERVER_PORTS that nobody listens on now.
+
+    Raises:
+        ClusterError: there are not that many.
+    """
     ports: list[int] = []
-    with ExitStack() as stack:
-        while len(ports) < number:
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            if probe.getsockname()[1] not in WORKER_PORTS:
-                ports.append(probe.getsockname()[1])
+    for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)):
+        if len(ports) == number:
+            break
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+    if len(ports) < number:
+        raise ClusterError(f"only {len(ports)} of {number} ports are free from {SERVER_PORTS[0]} to {SERVER_PORTS[-1]}")
     return ports
 
 

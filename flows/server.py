@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class EphemeralServer:
         try:
             with urllib.request.urlopen(f"{self.address}/health", timeout=5) as answer:
                 return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+        except (http.client.HTTPException, OSError):  # URLError is one of the latter
             return False
 
     def close(self) -> None:

@@ -80,6 +80,10 @@ class ReFLStage(TrainedStage):
     gradient_from: int = Field(
         4, ge=0, description="first grid step that may carry the gradient; later ones are equally likely"
     )
+    guidance_scale: float = Field(
+        1.0, ge=0, description="of these pictures, costs a second pass; 1 is none, as in the original method"
+    )
+    image_guidance_scale: float = Field(1.0, ge=0, description="of the pictures of edits; not 1 costs a third pass")
     flow_matching_weight: float = Field(1.0, ge=0, description="weight of the pre-training loss, the regulariser")
     sigma: SigmaConfig = SigmaConfig()
     text_drop: float = Field(0.1, ge=0, le=1, description="of the regulariser: share of samples with the empty prompt")

@@ -14,7 +14,7 @@ from dreamline.diffusion.randomness import generator, normals, uniforms
 from dreamline.diffusion.sampler import predict_x0, roll_to
 from dreamline.diffusion.timesteps import deployment_sigmas, logit_normal, resolution_factor
 from dreamline.engine.objective import Loss
-from dreamline.model.conditioning import dropped, predict_velocity, prompted, velocity_field
+from dreamline.model.conditioning import dropped, guided_field, predict_velocity
 from dreamline.model.vae import decode
 from dreamline.rewards.protocol import Reward
 from rl.config import ReFLStage
@@ -28,9 +28,8 @@ def capped_hinge(rewards: Tensor, caps: Tensor) -> Tensor:
 class ReFL:
     """One loss: capped reward hinge on a generated picture, plus flow matching on the data.
 
-    Pictures are made without guidance, as in the original method; the regulariser drops prompts and sources as
-    pre-training does, or guidance would drift. The step that carries the gradient is drawn from
-    (seed, step), the same on every worker.
+    The regulariser drops prompts and sources as pre-training does, or guidance would drift. The step that carries the
+    gradient is drawn from (seed, step), the same on every worker.
     """
 
     def __init__(self, unet: nn.Module, vae: nn.Module, reward: Reward, stage: ReFLStage) -> None:
@@ -68,7 +67,7 @@ class ReFL:
         sigmas = deployment_sigmas(stage.sampling_steps, resolution_factor(height, width))
         last = int(generator(stage.seed, step, "gradient step").integers(stage.gradient_from, stage.sampling_steps))
         noise = normals(batch.latents.shape[1:], stage.seed, batch.index.tolist(), "picture").to(batch.latents.device)
-        field = velocity_field(self.modules["student"], prompted(batch))
+        field = guided_field(self.modules["student"], batch, stage.guidance_scale, stage.image_guidance_scale)
         return predict_x0(field, roll_to(field, noise, sigmas, last), float(sigmas[last]))
 
     def rewards(self, batch: Batch, latents: Tensor) -> Tensor:

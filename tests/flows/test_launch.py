@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from dreamline.config import digest
 from dreamline.result import ROOT
-from flows.cluster import ClusterError, LocalCluster, RemoteCluster, free_ports
+from flows.cluster import SERVER_PORTS, ClusterError, LocalCluster, RemoteCluster, free_ports
 from flows.config import ClusterConfig
 from flows.launch import ClusterLost, Progress, StageFailed, StateUnknown, Stopped, Submission, submit_and_follow
 from flows.processes import Ledger, members
@@ -181,3 +182,32 @@ def test_a_wrong_address_is_told_at_once() -> None:
     (port,) = free_ports(1)
     with pytest.raises(ClusterError, match=r"no Ray cluster .* see --ray-address"):
         RemoteCluster(ClusterConfig(), f"http://127.0.0.1:{port}", offline=True).start()
+
+
+def test_ports_are_those_that_nobody_is_given() -> None:
+    ports = free_ports(4)
+    assert len(set(ports)) == 4
+    assert all(port in SERVER_PORTS for port in ports)
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        first, last = map(int, file.read().split())
+    if first >= SERVER_PORTS.stop:  # the system's default; some machines set it wider
+        assert not any(first <= port <= last for port in ports)
+
+
+def test_a_stranger_on_the_port_is_no_head(tmp_path: Path) -> None:
+    """A gRPC server answers a plain request with a frame of HTTP/2, which is no status line."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        ledger = Ledger(tmp_path / "processes.json")
+        head = LocalCluster(ClusterConfig(), ledger, tmp_path / "ray.log", threading.Event(), offline=True)
+        head.address = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+
+        def answer() -> None:
+            connection, _ = stranger.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(bytes.fromhex("000012040000000000000300000000"))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert not head._answers()
+        thread.join()
