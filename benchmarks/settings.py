@@ -15,6 +15,7 @@ from typing import Any
 
 from runs import run_all, write_record
 
+REWARD = "reward={{generation: {{weight: {}, cap: 3.0}}, editing: {{weight: 0.05, cap: 3.0}}}}"
 SETTINGS: dict[str, dict[str, list[str]]] = {
     "refl": {
         "demo": [],
@@ -33,12 +34,13 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
         "regression-lr-3e-4": ["steps=240", "optim.lr=3e-4"],
         "regression-lr-6e-4": ["steps=240", "optim.lr=6e-4"],
         "regression-3-to-1": ["steps=240", "optim.lr=6e-4", "mixture.t2i=3", "regression.substeps=2"],
-        "reward": ["reward={generation: {weight: 0.5, cap: 3.0}, editing: {weight: 0.05, cap: 3.0}}"],
-        "less-reward": ["reward={generation: {weight: 0.15, cap: 3.0}, editing: {weight: 0.05, cap: 3.0}}"],
-        "reward-and-more-matching": [
-            "reward={generation: {weight: 0.5, cap: 3.0}, editing: {weight: 0.05, cap: 3.0}}",
-            "steps=360",
-        ],
+        "reward": [REWARD.format(0.5)],
+        "more-reward": [REWARD.format(1.5)],
+        "reward-and-more-matching": [REWARD.format(0.5), "steps=360"],
+        "reward-and-more-regression": [REWARD.format(0.5), "steps=460", "regression.steps=400"],
+        "reward-and-regression": [REWARD.format(0.5), "steps=400", "regression.steps=400"],
+        "reward-and-low-noise": [REWARD.format(0.5), "steps=360", "sigma_max=0.6"],
+        "reward-and-batch-128": [REWARD.format(0.5), "global_batch_size=128", "micro_batch_size=64"],
         "more-regression": ["steps=460", "regression.steps=400"],
         "matching": ["regression.steps=0", "regression.weight=0", "matched_from=0"],
         "matching-all-steps": ["regression.weight=0", "matched_from=0"],
