@@ -9,14 +9,104 @@ image share these states), the empty prompt's states too. `<name>.json` holds ke
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dreamline.config import ConfigError
 from dreamline.data.manifest import FeaturesInfo, ShardEntry, read_info
+from dreamline.data.order import Indices
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Bucket(NamedTuple):
+    """A shape that encoded samples have."""
+
+    width: int  # px
+    height: int
+    latent_shape: tuple[int, int, int]  # channels, height, width
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Encoded samples of one bucket, texts padded with zeros to the longest. All values are float32."""
+
+    keys: list[str]
+    prompts: list[str]
+    is_edit: Tensor  # [b] bool
+    latents: Tensor  # [b, C, h, w]
+    source_latents: Tensor  # [b, C, h, w]; zeros for generation
+    text: Tensor  # [b, L, D]
+    text_mask: Tensor  # [b, L] int64: 1 for a token, 0 for padding
+    null_text: Tensor  # [b, L0, D] the empty prompt, of edits with the sample's own source image
+    null_mask: Tensor  # [b, L0] int64
+
+
+class Features(Protocol):
+    """What a mixture needs of one source of encoded samples, whether they lie on disk or are encoded when asked for."""
+
+    @property
+    def name(self) -> str:
+        """Where the samples come from, for messages."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the values: equal for equal data, encoders and settings."""
+        ...
+
+    @property
+    def order_key(self) -> str:
+        """What the order of the samples follows from: the same whether they are read or encoded."""
+        ...
+
+    @property
+    def text_dim(self) -> int:
+        """Width D of the text states."""
+        ...
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The shapes that occur."""
+        ...
+
+    @property
+    def bucket(self) -> Indices:
+        """[N] number in `buckets` of each sample."""
+        ...
+
+    @property
+    def is_edit(self) -> npt.NDArray[np.bool_]:
+        """[N] whether a sample is an edit."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what is known of every sample: those of the data set's manifest."""
+        ...
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """[N] one of them."""
+        ...
+
+    def __len__(self) -> int:
+        """Number N of samples, numbered as in the data set."""
+        ...
+
+    def read(self, rows: Indices) -> Rows:
+        """Samples of one bucket, in the order of the numbers.
+
+        Raises:
+            ValueError: the samples are of several buckets.
+        """
+        ...
 
 
 class FeatureSet:
@@ -36,7 +126,11 @@ class FeatureSet:
         self.info = read_info(FeaturesInfo, folder)
         self.kind = self.info.kind
         self.fingerprint = self.info.fingerprint
+        self.name = str(folder)
+        self.order_key = self.info.fingerprint
+        self.text_dim = self.info.text_dim
         self.resolution = (self.info.width, self.info.height)  # px
+        self.buckets = (Bucket(*self.resolution, self.info.latent_shape),)
         self.keys: list[str] = []
         self.prompts: list[str] = []
         self.labels: list[str] = []
@@ -55,9 +149,37 @@ class FeatureSet:
             nulls.append(null)
             base += sum(len(shard[name]) for name in ("image_text", "text", "null_text"))
         self._prompt_spans, self._null_spans = torch.cat(prompts), torch.cat(nulls)
+        self.bucket: Indices = np.zeros(len(self.keys), dtype=np.int64)
+        self.is_edit = np.full(len(self.keys), self.kind == "edit")
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of what is known of every sample."""
+        return ("key", "text", "label")
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """[N] one of them."""
+        import pyarrow as pa
+
+        return pa.chunked_array([{"key": self.keys, "text": self.prompts, "label": self.labels}[name]])
+
+    def read(self, rows: Indices) -> Rows:
+        """Samples in the order of the numbers."""
+        chosen = torch.from_numpy(rows)
+        latents = self.latents[chosen]
+        sources = torch.zeros_like(latents) if self.source_latents is None else self.source_latents[chosen]
+        return Rows(
+            [self.keys[row] for row in rows],
+            [self.prompts[row] for row in rows],
+            torch.from_numpy(self.is_edit[rows]),
+            latents,
+            sources,
+            *self.text(chosen),
+            *self.null_text(chosen),
+        )
 
     def text(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """States of the prompts of samples [b]: float32 [b, L, D] and mask int64 [b, L], L that of the longest."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreamline.config import digest
 from dreamline.data.batch import Batch
-from dreamline.data.features import FeatureSet
+from dreamline.data.features import Features
 from dreamline.data.order import Indices, Interleave, shuffled
 
 ORDER_VERSION = 1  # raised when the same settings give another order
@@ -26,7 +26,7 @@ class Mixture:
         ValueError: no component, an empty set, weights that are not positive, or latents or texts of different shape.
     """
 
-    def __init__(self, components: Sequence[tuple[FeatureSet, float]], seed: int) -> None:
+    def __init__(self, components: Sequence[tuple[Features, float]], seed: int) -> None:
         if not components:
             raise ValueError("a mixture needs at least one encoded data set")
         self.sets = [features for features, _ in components]
@@ -34,10 +34,14 @@ class Mixture:
         self._interleave = Interleave([weight for _, weight in components])
         for features in self.sets:
             if not len(features):
-                raise ValueError(f"{features.folder}: holds no samples; leave it out of the mixture")
-        shapes = {(features.info.latent_shape, features.info.text_dim) for features in self.sets}
-        if len(shapes) > 1:
-            raise ValueError(f"encoded by different models, latent shapes and text widths differ: {sorted(shapes)}")
+                raise ValueError(f"{features.name}: holds no samples; leave it out of the mixture")
+        widths = {features.text_dim for features in self.sets}
+        if len(widths) > 1:
+            raise ValueError(f"encoded by different models, text widths differ: {sorted(widths)}")
+        buckets = {bucket for features in self.sets for bucket in features.buckets}
+        if len(buckets) > 1:
+            raise ValueError(f"the samples are of different shapes: {sorted(buckets)}")
+        (self.bucket,) = buckets
         self.fingerprint = digest(
             {
                 "sets": [[features.fingerprint, float(weight)] for features, weight in components],
@@ -53,7 +57,7 @@ class Mixture:
         rows = np.empty_like(where)
         for i, features in enumerate(self.sets):
             chosen = components == i
-            rows[chosen] = shuffled(ordinals[chosen], len(features), features.fingerprint, self.seed)
+            rows[chosen] = shuffled(ordinals[chosen], len(features), features.order_key, self.seed)
         return components, rows
 
     def batch(self, positions: Sequence[int]) -> Batch:
@@ -62,28 +66,27 @@ class Mixture:
             raise ValueError("a batch needs at least one position")
         components, rows = self.locate(positions)
         size = len(rows)
-        latents = torch.empty(size, *self.sets[0].info.latent_shape)
-        source_latents = torch.zeros_like(latents)
+        keys, prompts = [""] * size, [""] * size
         is_edit = torch.zeros(size, dtype=torch.bool)
-        time_ids = torch.empty(size, 2)
+        latents = torch.empty(size, *self.bucket.latent_shape)
+        source_latents = torch.empty_like(latents)
         texts, nulls = [], []
         for i in np.unique(components):
-            features = self.sets[i]
-            places = torch.from_numpy(np.flatnonzero(components == i))
-            chosen = torch.from_numpy(rows[components == i])
-            latents[places] = features.latents[chosen]
-            if features.source_latents is not None:
-                source_latents[places] = features.source_latents[chosen]
-            is_edit[places] = features.kind == "edit"
-            time_ids[places] = torch.tensor(features.resolution, dtype=torch.float32)
-            texts.append((places, *features.text(chosen)))
-            nulls.append((places, *features.null_text(chosen)))
+            where = np.flatnonzero(components == i)
+            found = self.sets[i].read(rows[where])
+            places = torch.from_numpy(where)
+            for place, key, prompt in zip(where, found.keys, found.prompts, strict=True):
+                keys[place], prompts[place] = key, prompt
+            is_edit[places] = found.is_edit
+            latents[places] = found.latents
+            source_latents[places] = found.source_latents
+            texts.append((places, found.text, found.text_mask))
+            nulls.append((places, found.null_text, found.null_mask))
         text, text_mask = _merge(texts, size)
         null_text, null_mask = _merge(nulls, size)
-        located = list(zip(components.tolist(), rows.tolist(), strict=True))
         return Batch(
-            keys=[self.sets[i].keys[row] for i, row in located],
-            prompts=[self.sets[i].prompts[row] for i, row in located],
+            keys=keys,
+            prompts=prompts,
             index=torch.tensor(positions, dtype=torch.int64),
             latents=latents,
             source_latents=source_latents,
@@ -92,7 +95,7 @@ class Mixture:
             text_mask=text_mask,
             null_text=null_text,
             null_mask=null_mask,
-            time_ids=time_ids,
+            time_ids=torch.tensor([[self.bucket.width, self.bucket.height]], dtype=torch.float32).repeat(size, 1),
         )
 
 

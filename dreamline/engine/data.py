@@ -19,11 +19,8 @@ class StageData:
         if not weights:
             raise ConfigError("stage.mixture is empty; name at least one input data set, such as `t2i: 1`")
         sets = [FeatureSet(job.input(name)) for name in weights]
-        resolutions = {features.resolution for features in sets}
-        if len(resolutions) > 1:
-            raise ConfigError(f"stage.mixture: the data sets have different resolutions {sorted(resolutions)}")
-        self.resolution = resolutions.pop()
         self.mixture = Mixture(list(zip(sets, weights.values(), strict=True)), seed)
+        self.resolution = (self.mixture.bucket.width, self.mixture.bucket.height)
         self.fingerprint = self.mixture.fingerprint
         self.device = device
 
