@@ -4,8 +4,8 @@
 
     expression: term {"or" term}                       term: factor {"and" factor}
     factor:     "not" factor | "(" expression ")" | test
-    test:       operand [("==" | "!=" | "<" | "<=" | ">" | ">=") operand] | column ["not"] "in" "[" value {"," value} "]"
-                | column "is" ["not"] "null"
+    test:       operand [("==" | "!=" | "<" | "<=" | ">" | ">=") operand]
+                | column ["not"] "in" "[" value {"," value} "]" | column "is" ["not"] "null"
     operand:    column | value                         value: number | "text" | 'text' | true | false
 
 A column with dots reaches into a struct or a map, such as `scores.aesthetic`. A column alone is a test if it holds
@@ -270,6 +270,7 @@ class _Parser:
 
 def _number(text: str) -> int | float:
     try:
-        return int(text)
+        whole = int(text)
     except ValueError:
         return float(text)
+    return whole if abs(whole) < 2**63 else float(whole)

@@ -13,11 +13,11 @@ from dreamline.data.filter import (
     Column,
     Comparison,
     Every,
+    Flag,
     Membership,
     Missing,
     Node,
     Not,
-    Flag,
     Value,
     failure,
     parse_filter,
@@ -89,8 +89,9 @@ class _Evaluation:
             column, other = (node.left, right) if isinstance(node.left, Column) else (node.right, left)
             assert isinstance(column, Column)
             raise self.mismatch(column, self.column(column), _said(_family(other.type)))
-        if _family(left.type) == "number" and left.type != right.type:
-            left, right = left.cast(pa.float64()), right.cast(pa.float64())
+        if _family(left.type) == "number":
+            common = pa.int64() if _whole(left.type) and _whole(right.type) else pa.float64()
+            left, right = pc.cast(left, common, safe=False), pc.cast(right, common, safe=False)
         return pc.call_function(COMPARISONS[node.sign], [left, right])
 
     def membership(self, node: Membership) -> Any:
@@ -101,10 +102,10 @@ class _Evaluation:
         families = {_family(pa.scalar(value).type) for value in node.values}
         if families != {_family(column.type)}:
             raise self.mismatch(node.column, column, " and ".join(sorted(map(_said, families))))
+        values = pa.array(node.values)
         if families == {"number"}:
-            column, values = column.cast(pa.float64()), pa.array([float(value) for value in node.values])
-        else:
-            values = pa.array(node.values)
+            common = pa.int64() if _whole(column.type) and _whole(values.type) else pa.float64()
+            column, values = pc.cast(column, common, safe=False), pc.cast(values, common, safe=False)
         found = pc.is_in(column, value_set=values)
         return pc.if_else(pc.is_valid(column), found, pa.scalar(None, pa.bool_()))
 
@@ -177,6 +178,12 @@ def _family(kind: Any) -> str:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return "text"
     return "other"
+
+
+def _whole(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind))
 
 
 def _said(family: str) -> str:
