@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dreamline.config import digest
 from dreamline.data.batch import Batch
-from dreamline.data.features import Features
+from dreamline.data.features import Features, merge
 from dreamline.data.order import Indices, Interleave, shuffled
 
 ORDER_VERSION = 1  # raised when the same settings give another order
@@ -66,45 +65,21 @@ class Mixture:
             raise ValueError("a batch needs at least one position")
         components, rows = self.locate(positions)
         size = len(rows)
-        keys, prompts = [""] * size, [""] * size
-        is_edit = torch.zeros(size, dtype=torch.bool)
-        latents = torch.empty(size, *self.bucket.latent_shape)
-        source_latents = torch.empty_like(latents)
-        texts, nulls = [], []
+        parts = []
         for i in np.unique(components):
-            where = np.flatnonzero(components == i)
-            found = self.sets[i].read(rows[where])
-            places = torch.from_numpy(where)
-            for place, key, prompt in zip(where, found.keys, found.prompts, strict=True):
-                keys[place], prompts[place] = key, prompt
-            is_edit[places] = found.is_edit
-            latents[places] = found.latents
-            source_latents[places] = found.source_latents
-            texts.append((places, found.text, found.text_mask))
-            nulls.append((places, found.null_text, found.null_mask))
-        text, text_mask = _merge(texts, size)
-        null_text, null_mask = _merge(nulls, size)
+            places = np.flatnonzero(components == i)
+            parts.append((places, self.sets[i].read(rows[places])))
+        found = merge(parts, size)
         return Batch(
-            keys=keys,
-            prompts=prompts,
+            keys=found.keys,
+            prompts=found.prompts,
             index=torch.tensor(positions, dtype=torch.int64),
-            latents=latents,
-            source_latents=source_latents,
-            is_edit=is_edit,
-            text=text,
-            text_mask=text_mask,
-            null_text=null_text,
-            null_mask=null_mask,
+            latents=found.latents,
+            source_latents=found.source_latents,
+            is_edit=found.is_edit,
+            text=found.text,
+            text_mask=found.text_mask,
+            null_text=found.null_text,
+            null_mask=found.null_mask,
             time_ids=torch.tensor([[self.bucket.width, self.bucket.height]], dtype=torch.float32).repeat(size, 1),
         )
-
-
-def _merge(parts: Sequence[tuple[Tensor, Tensor, Tensor]], size: int) -> tuple[Tensor, Tensor]:
-    """Put (places, text, mask) of several sets into one batch, padded with zeros to the longest."""
-    length = max(text.shape[1] for _, text, _ in parts)
-    merged = torch.zeros(size, length, parts[0][1].shape[2])
-    mask = torch.zeros(size, length, dtype=torch.int64)
-    for places, text, text_mask in parts:
-        merged[places, : text.shape[1]] = text
-        mask[places, : text.shape[1]] = text_mask
-    return merged, mask
