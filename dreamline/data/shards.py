@@ -100,13 +100,15 @@ class ShardReader:
             position += len(names)
             number = self._shards[shard].number
             if size <= WHOLE:
-                found.append(_cut(pread(number, size, start), names, begins, ends))
+                block = pread(number, size, start)
+                found.append(_cut(block, names, begins, ends))
+                complete = len(block) == size
             else:
                 places = zip(names, begins, ends, strict=True)
                 found.append({name: pread(number, end - begin, start + begin) for name, begin, end in places})
-            if [len(content) for content in found[-1].values()] != [e - b for b, e in zip(begins, ends, strict=True)]:
-                shard_name = storage.join(self.index.folder, self.index.shards[shard].name)
-                raise ConfigError(f"{shard_name}: ends before byte {start + size}; {self.index.cure}")
+                complete = sum(map(len, found[-1].values())) == sum(ends) - sum(begins)
+            if not complete:
+                raise ConfigError(f"{self._path(shard)}: ends before byte {start + size}; {self.index.cure}")
         return found
 
     def _request(self, rows: Indices) -> list[Members]:
@@ -130,7 +132,7 @@ class ShardReader:
         begins: Sequence[int],
         ends: Sequence[int],
     ) -> Members:
-        url = storage.join(self.index.folder, self.index.shards[shard].name)
+        url = self._path(shard)
         try:
             if size <= REQUEST + sum(ends) - sum(begins):
                 members = _cut(storage.read_range(url, start, size), names, begins, ends)
@@ -146,6 +148,9 @@ class ShardReader:
                 key = self.index.key(row)
                 raise ConfigError(f"{url}: sample {key}, member {name} is damaged; {self.index.cure}")
         return members
+
+    def _path(self, shard: int) -> str:
+        return storage.join(self.index.folder, self.index.shards[shard].name)
 
     @cached_property
     def _names(self) -> list[tuple[str, ...]]:
