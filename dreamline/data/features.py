@@ -1,17 +1,20 @@
-"""Encoded data sets: latents and text features, held in memory for random access.
+"""Encoded data sets: latents and text features, mapped into memory for random access.
 
 A shard is `<name>.safetensors` with `latents` [N, C, h, w], `text` [sum L, D], `text_offsets` [N + 1], `null_text`,
 `null_offsets`, and for edits `source_latents` [N, C, h, w], `image_text`, `image_offsets`, `image_index` [N]: what the
 text encoder makes of a source image is stored once per different image (the decoder is causal, so all prompts of an
-image share these states), the empty prompt's states too. `<name>.json` holds keys, prompts, labels and facts.
+image share these states), the empty prompt's states too. `<name>.arrow` holds what is known of every sample, with its
+row in the data set; `<name>.json` marks the shard as finished.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +22,8 @@ import torch
 from torch import Tensor
 
 from dreamline.config import ConfigError
-from dreamline.data.manifest import FeaturesInfo, ShardEntry, read_info
+from dreamline.data.encoded import FeatureShard, read_features_info
+from dreamline.data.mapped import map_tensors
 from dreamline.data.order import Indices
 
 if TYPE_CHECKING:
@@ -110,131 +114,204 @@ class Features(Protocol):
 
 
 class FeatureSet:
-    """All encoded samples of one folder, by number.
+    """The encoded samples of one folder, numbered as in the data set; see `Features`.
 
-    Attributes:
-        keys, prompts, labels, facts: per sample, as in `Sample`.
-        latents, source_latents: [N, C, h, w] float32; the latter None for generation.
-        tokens: [T + 1, D] the states of all texts, in stored precision; the last row is zero and stands for padding.
+    Args:
+        folder: of an encode job.
+        partial: whether samples may be missing; `has` tells which.
 
     Raises:
-        ConfigError: the folder is no finished encoded data set, or a file does not hold what dataset.json says.
+        ConfigError: the folder is no encoded data set, samples are missing, or a file is not what dataset.json says.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, partial: bool = False) -> None:
         self.folder = Path(folder)
-        self.info = read_info(FeaturesInfo, folder)
-        self.kind = self.info.kind
-        self.fingerprint = self.info.fingerprint
         self.name = str(folder)
-        self.order_key = self.info.fingerprint
-        self.text_dim = self.info.text_dim
-        self.resolution = (self.info.width, self.info.height)  # px
-        self.buckets = (Bucket(*self.resolution, self.info.latent_shape),)
-        self.keys: list[str] = []
-        self.prompts: list[str] = []
-        self.labels: list[str] = []
-        self.facts: list[dict[str, Any]] = []
-        shards = [self._read(entry) for entry in self.info.shards]
-        self.latents = torch.cat([shard["latents"] for shard in shards]).float()
-        self.source_latents = (
-            torch.cat([shard["source_latents"] for shard in shards]).float() if self.kind == "edit" else None
-        )
-        parts = [shard[name] for shard in shards for name in ("image_text", "text", "null_text")]
-        self.tokens = torch.cat([*parts, parts[0].new_zeros(1, self.info.text_dim)])
-        prompts, nulls, base = [], [], 0
-        for shard in shards:
-            prompt, null = _spans(shard, base)
-            prompts.append(prompt)
-            nulls.append(null)
-            base += sum(len(shard[name]) for name in ("image_text", "text", "null_text"))
-        self._prompt_spans, self._null_spans = torch.cat(prompts), torch.cat(nulls)
-        self.bucket: Indices = np.zeros(len(self.keys), dtype=np.int64)
-        self.is_edit = np.full(len(self.keys), self.kind == "edit")
+        self.info = info = read_features_info(folder)
+        self.fingerprint, self.order_key, self.text_dim = info.fingerprint, info.order_key, info.text_dim
+        if not (info.complete or partial):
+            raise ConfigError(
+                f"{folder}: {info.num_samples} of {info.num_rows} samples are encoded; run the encode job again, "
+                "or give the data set too, so that the others are encoded when they are needed"
+            )
+        shapes = [Bucket(shard.width, shard.height, shard.latent_shape) for shard in info.shards]
+        self.buckets = tuple(sorted(set(shapes)))
+        self._shards = [_Shard(self.folder, entry, info.text_dim) for entry in info.shards]
+        self._shard = np.full(info.num_rows, -1, dtype=np.int32)
+        self._place = np.zeros(info.num_rows, dtype=np.int32)
+        self.bucket: Indices = np.zeros(info.num_rows, dtype=np.int64)
+        self.is_edit = np.zeros(info.num_rows, dtype=np.bool_)
+        start = 0
+        for number, (shard, shape) in enumerate(zip(self._shards, shapes, strict=True)):
+            rows = shard.rows(start)
+            start += len(rows)
+            self._shard[rows], self._place[rows] = number, np.arange(len(rows))
+            self.bucket[rows], self.is_edit[rows] = self.buckets.index(shape), shard.entry.kind == "edit"
+        if int((self._shard >= 0).sum()) != info.num_samples:
+            raise ConfigError(f"{folder}: its shards do not hold the {info.num_samples} samples that dataset.json says")
 
     def __len__(self) -> int:
-        return len(self.keys)
+        """Number of samples, numbered as in the data set."""
+        return self.info.num_rows
+
+    def has(self, rows: Indices) -> npt.NDArray[np.bool_]:
+        """Which of the samples are encoded."""
+        return self._shard[rows] >= 0
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of what is known of every sample."""
-        return ("key", "text", "label")
+        names = [shard.table.column_names for shard in self._shards]
+        return tuple(name for name in names[0] if all(name in other for other in names)) if names else ()
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """[N] one of them."""
+        """[N] one of them.
+
+        Raises:
+            ConfigError: there is no such column, or samples are missing.
+        """
         import pyarrow as pa
 
-        return pa.chunked_array([{"key": self.keys, "text": self.prompts, "label": self.labels}[name]])
+        if name not in self.columns:
+            raise ConfigError(f"{self.folder}: has no column {name!r}; there are {', '.join(self.columns)}")
+        if not self.info.complete:
+            raise ConfigError(f"{self.folder}: is not complete; ask the data set for its columns")
+        whole = pa.chunked_array([chunk for shard in self._shards for chunk in shard.table.column(name).chunks])
+        starts = np.cumsum([0, *(shard.entry.samples for shard in self._shards)])
+        stored = starts[self._shard] + self._place
+        return whole if np.array_equal(stored, np.arange(len(self))) else whole.take(pa.array(stored))
 
     def read(self, rows: Indices) -> Rows:
-        """Samples in the order of the numbers."""
-        chosen = torch.from_numpy(rows)
-        latents = self.latents[chosen]
-        sources = torch.zeros_like(latents) if self.source_latents is None else self.source_latents[chosen]
-        return Rows(
-            [self.keys[row] for row in rows],
-            [self.prompts[row] for row in rows],
-            torch.from_numpy(self.is_edit[rows]),
-            latents,
-            sources,
-            *self.text(chosen),
-            *self.null_text(chosen),
-        )
+        """Samples of one bucket, in the order of the numbers.
 
-    def text(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """States of the prompts of samples [b]: float32 [b, L, D] and mask int64 [b, L], L that of the longest."""
-        return self._gather(self._prompt_spans[rows])
-
-    def null_text(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for the empty prompt, of edits with the sample's own source image."""
-        return self._gather(self._null_spans[rows])
-
-    def _gather(self, spans: Tensor) -> tuple[Tensor, Tensor]:
-        image_start, image_length, start, length = spans.unsqueeze(2).unbind(1)  # [b, 1] each
-        total = image_length + length
-        column = torch.arange(int(total.max()))
-        index = torch.where(column < image_length, image_start + column, start + column - image_length)
-        mask = column < total
-        index = torch.where(mask, index, len(self.tokens) - 1)
-        return self.tokens[index].float(), mask.long()
-
-    def _read(self, entry: ShardEntry) -> dict[str, Tensor]:
-        from safetensors.torch import load_file
-
-        path = self.folder / entry.name
-        if not path.is_file() or path.stat().st_size != entry.size:
-            raise ConfigError(f"{path}: missing or not {entry.size} bytes long; run the encode job again")
-        shard: dict[str, Tensor] = load_file(path)
-        records = json.loads(path.with_suffix(".json").read_text())
-        sizes = {len(shard["latents"]), len(shard["text_offsets"]) - 1, len(records["keys"])}
-        if sizes != {entry.samples} or int(shard["text_offsets"][-1]) != len(shard["text"]):
-            raise ConfigError(f"{path}: holds {sorted(sizes)} samples, not {entry.samples}; run the encode job again")
-        self.keys += records["keys"]
-        self.prompts += records["prompts"]
-        self.labels += records["labels"]
-        self.facts += records["facts"]
-        if self.kind == "t2i":  # one empty prompt for all, and no image in front of a text
-            shard["image_text"] = shard["text"].new_zeros(0, self.info.text_dim)
-            shard["image_offsets"] = torch.zeros(2, dtype=torch.int64)
-            shard["image_index"] = torch.zeros(entry.samples, dtype=torch.int64)
-        return shard
+        Raises:
+            ValueError: the samples are of several buckets, or one is not encoded.
+        """
+        found = np.unique(self.bucket[rows])
+        if len(found) != 1 or not self.has(rows).all():
+            raise ValueError(f"{self.folder}: rows {rows.tolist()} are not encoded samples of one bucket")
+        size, shape = len(rows), self.buckets[found[0]].latent_shape
+        latents, sources = torch.empty(size, *shape), torch.zeros(size, *shape)
+        keys, prompts = [""] * size, [""] * size
+        texts: list[tuple[Tensor, ...]] = [()] * size
+        nulls: list[tuple[Tensor, ...]] = [()] * size
+        numbers = self._shard[rows]
+        for number in np.unique(numbers):
+            shard, where = self._shards[number], np.flatnonzero(numbers == number)
+            places = self._place[rows[where]]
+            into, chosen = torch.from_numpy(where), torch.from_numpy(places).long()
+            tensors = shard.tensors
+            latents[into] = tensors["latents"][chosen].float()
+            if "source_latents" in tensors:
+                sources[into] = tensors["source_latents"][chosen].float()
+            for i, place in zip(where.tolist(), places.tolist(), strict=True):
+                keys[i], prompts[i] = shard.keys[place].as_py(), shard.prompts[place].as_py()
+                texts[i], nulls[i] = shard.states(place)
+        is_edit = torch.from_numpy(self.is_edit[rows])
+        return Rows(keys, prompts, is_edit, latents, sources, *pad(texts, self.text_dim), *pad(nulls, self.text_dim))
 
 
-def _spans(shard: dict[str, Tensor], base: int) -> tuple[Tensor, Tensor]:
-    """Where the texts of a shard lie in `tokens` when its states begin at row `base`.
-
-    Returns:
-        Prompts and empty prompts, each [n, 4]: start and length of the image's states, then of what follows.
-    """
-    image = shard["image_index"]
-    text_base = base + len(shard["image_text"])
-    null_base = text_base + len(shard["text"])
-    images = _span(shard["image_offsets"], base)[image]
-    texts = _span(shard["text_offsets"], text_base)
-    nulls = _span(shard["null_offsets"], null_base)[image]
-    return torch.cat([images, texts], dim=1), torch.cat([images, nulls], dim=1)
+def pad(pieces: Sequence[Sequence[Tensor]], dim: int) -> tuple[Tensor, Tensor]:
+    """Stack states [L, D] that come in one or more parts: float32 [b, L, D], zeros behind, and the mask [b, L] int64."""
+    lengths = [sum(map(len, parts)) for parts in pieces]
+    padded = torch.zeros(len(pieces), max(lengths), dim)
+    for row, parts in zip(padded, pieces, strict=True):
+        start = 0
+        for part in parts:
+            row[start : start + len(part)] = part
+            start += len(part)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return padded, mask.long()
 
 
-def _span(offsets: Tensor, base: int) -> Tensor:
-    """Start and length of each piece, [n, 2]."""
-    return torch.stack([base + offsets[:-1], offsets.diff()], dim=1)
+def merge(parts: Sequence[tuple[Indices, Rows]], size: int) -> Rows:
+    """Samples of one shape that were read in parts, each with the places where its samples belong."""
+    keys, prompts = [""] * size, [""] * size
+    for places, part in parts:
+        for place, key, prompt in zip(places.tolist(), part.keys, part.prompts, strict=True):
+            keys[place], prompts[place] = key, prompt
+
+    def whole(values: Sequence[Tensor]) -> Tensor:
+        length = max(value.shape[1] for value in values) if values[0].ndim in (2, 3) else None
+        shape = values[0].shape[1:] if length is None else (length, *values[0].shape[2:])
+        merged = values[0].new_zeros(size, *shape)
+        for (places, _), value in zip(parts, values, strict=True):
+            into = merged if length is None else merged[:, : value.shape[1]]
+            into[torch.from_numpy(places)] = value
+        return merged
+
+    names = ("is_edit", "latents", "source_latents", "text", "text_mask", "null_text", "null_mask")
+    return Rows(keys, prompts, *(whole([getattr(part, name) for _, part in parts]) for name in names))
+
+
+class _Shard:
+    """One file, opened when it is needed first."""
+
+    def __init__(self, folder: Path, entry: FeatureShard, text_dim: int) -> None:
+        self.path, self.entry, self.text_dim = folder / entry.name, entry, text_dim
+        if not self.path.is_file() or self.path.stat().st_size != entry.size:
+            raise ConfigError(f"{self.path}: missing or not {entry.size} bytes long; run the encode job again")
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the file."""
+        try:
+            tensors = map_tensors(self.path)
+        except ValueError as error:
+            raise ConfigError(f"{error}; run the encode job again") from None
+        sizes = {len(tensors["latents"]), len(tensors["text_offsets"]) - 1, self.table.num_rows}
+        if sizes != {self.entry.samples} or int(tensors["text_offsets"][-1]) != len(tensors["text"]):
+            raise ConfigError(
+                f"{self.path}: holds {sorted(sizes)} samples, not {self.entry.samples}; run the encode job again"
+            )
+        return tensors
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """What is known of the samples."""
+        import pyarrow as pa
+
+        if self.entry.table is None:
+            records = json.loads(self.path.with_suffix(".json").read_text())
+            facts = [json.dumps(value, sort_keys=True, separators=(",", ":")) for value in records["facts"]]
+            return pa.table(
+                {"key": records["keys"], "text": records["prompts"], "label": records["labels"], "facts": facts}
+            )
+        with pa.ipc.open_file(pa.memory_map(str(self.path.with_suffix(".arrow")))) as file:
+            return file.read_all()
+
+    def rows(self, start: int) -> Indices:
+        """Rows in the data set: as the table says, else from `start` on."""
+        if self.entry.table is None:
+            return np.arange(start, start + self.entry.samples)
+        return np.asarray(self.table.column("row"))
+
+    @cached_property
+    def keys(self) -> pa.Array:
+        """Keys."""
+        return self.table.column("key").combine_chunks()
+
+    @cached_property
+    def prompts(self) -> pa.Array:
+        """Captions or instructions."""
+        return self.table.column("text").combine_chunks()
+
+    @cached_property
+    def _spans(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Offsets as arrays, which are faster to ask for a single number than tensors."""
+        names = ("text_offsets", "null_offsets", "image_offsets", "image_index")
+        return {name: self.tensors[name].numpy() for name in names if name in self.tensors}
+
+    def states(self, place: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """States of a sample's prompt and of the empty prompt, in parts: of edits those of the image come first."""
+        tensors, spans = self.tensors, self._spans
+        start, end = spans["text_offsets"][place : place + 2]
+        text = tensors["text"][start:end]
+        image = spans["image_index"][place] if "image_index" in spans else 0
+        start, end = spans["null_offsets"][image : image + 2]
+        null = tensors["null_text"][start:end]
+        if "image_index" not in spans:
+            return (text,), (null,)
+        start, end = spans["image_offsets"][image : image + 2]
+        look = tensors["image_text"][start:end]
+        return (look, text), (look, null)

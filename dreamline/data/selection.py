@@ -128,7 +128,7 @@ class _Evaluation:
         if column.name in names:
             name, inner = column.name, []
         if name not in names:
-            raise self.unknown(column, name, names)
+            raise self.unknown(column, column.name, names)
         values = self.table.column(name)
         for part in inner:
             if pa.types.is_map(values.type) and not isinstance(values, pa.Scalar):
