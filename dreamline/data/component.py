@@ -47,9 +47,7 @@ class Component:
         if not len(features):
             raise ValueError(f"{features.name}: holds no samples; leave it out of the mixture")
         self.rows = None if text is None else _select(features, text)
-        self.selection = (
-            None if self.rows is None else hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()[:12]
-        )
+        self.selection = None if self.rows is None else _digest(self.rows)
         self._numbers = features.bucket if self.rows is None else features.bucket[self.rows]  # bucket of each row
 
     def __len__(self) -> int:
@@ -85,6 +83,10 @@ def _select(features: Features, text: str) -> Indices:
     if not len(rows):
         raise ConfigError(f"{features.name}: filter {text!r} keeps none of {len(features)} samples; widen it")
     return rows
+
+
+def _digest(rows: Indices) -> str:
+    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:12]
 
 
 def _compact(rows: Indices) -> npt.NDArray[np.integer]:

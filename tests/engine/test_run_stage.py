@@ -32,7 +32,7 @@ class ToyJob(Job):
 
 
 class ToyData:
-    fingerprint = "toy"
+    identity = {"data": "toy"}
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -169,7 +169,7 @@ def test_state_of_other_data_is_refused(tmp_path):
     with pytest.raises(Killed):
         train(tmp_path, hooks=[kill_at(3)])
     other = ToyData()
-    other.fingerprint = "other"
+    other.identity = {"data": "other"}
     with pytest.raises(ValueError, match=r"data was toy, is other.*delete the run's folder"):
         train(tmp_path, data=other)
 
