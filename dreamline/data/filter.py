@@ -67,7 +67,6 @@ class Comparison:
     left: Column | Value
     sign: str
     right: Column | Value
-    place: int
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ class _Parser:
                 raise failure(self.text, self.token.place, "one comparison at a time; join two with 'and'")
             if not isinstance(left, Column) and not isinstance(right, Column):
                 raise failure(self.text, place, "a comparison needs a column on one side")
-            return Comparison(left, sign, right, place)
+            return Comparison(left, sign, right)
         if not isinstance(left, Column):
             raise failure(self.text, place, f"expected a column, found the value {left!r}")
         if self.accept("is"):
