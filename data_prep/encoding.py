@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_prep.config import EncodeSettings
 from data_prep.features import is_encoded, shard_entry, table_of, write_features
 from data_prep.manifest import sweep
 from dreamline.cluster import map_tasks
@@ -19,9 +18,11 @@ from dreamline.data.encoded import FeatureShard
 from dreamline.data.index import SampleIndex, Shard, open_index
 from dreamline.data.order import Indices
 from dreamline.data.sample import Kind
+from dreamline.data.shard_cache import CacheConfig
 from dreamline.data.shards import ShardReader
 from dreamline.encoding.encoders import Encoders, Size
 from dreamline.encoding.placement import edits, place
+from dreamline.encoding.settings import EncodeSettings
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,18 @@ class EncodeTask:
         """Where the file goes."""
         return Path(self.target.folder)
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / f"{self.stem}.safetensors"
+
     def is_done(self) -> bool:
         """Whether an earlier attempt has finished it."""
         return is_encoded(self.folder, self.stem, self.target.plan)
 
     def entry(self) -> FeatureShard:
         """What dataset.json says of the finished file."""
-        return shard_entry(self.folder, self.stem, self.kind, self.size)[0]
+        return shard_entry(self.folder, self.stem, self.kind, self.size)
 
 
 def plan_tasks(index: SampleIndex, target: Target, stem: Callable[[Shard], str]) -> list[EncodeTask]:
@@ -76,34 +82,33 @@ def plan_tasks(index: SampleIndex, target: Target, stem: Callable[[Shard], str])
         rows = np.arange(index.first_rows[number], index.first_rows[number + 1])
         found = np.unique(group[rows])
         for one in found.tolist():
-            size, kind = sizes[one // 2], "edit" if one % 2 else "t2i"
+            kind: Kind = "edit" if one % 2 else "t2i"
+            size = sizes[one // 2]
             name = stem(shard) if len(found) == 1 else f"{stem(shard)}-{kind}-{size[0]}x{size[1]}"
             tasks.append(EncodeTask(index.folder, rows[group[rows] == one], kind, size, name, target))
     return tasks
 
 
-def encode_missing(
-    tasks: Sequence[EncodeTask], workers: int, threads: int, done: Callable[[EncodeTask, FeatureShard], None]
-) -> None:
-    """Encode what no earlier attempt has finished. `done` is called with every finished task, old ones first."""
+def finished(tasks: Sequence[EncodeTask]) -> dict[Path, FeatureShard]:
+    """What earlier attempts have finished, by path. What killed ones left behind is removed."""
     for folder in {task.folder for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
-    missing = []
-    for task in tasks:
-        if task.is_done():
-            done(task, task.entry())
-        else:
-            missing.append(task)
-    by_stem = {(task.target.folder, task.stem): task for task in missing}
-    map_tasks(encode_task, missing, workers, lambda _, found: done(by_stem[found[0]], found[1]), threads)
+    return {task.path: task.entry() for task in tasks if task.is_done()}
 
 
-def encode_task(task: EncodeTask) -> tuple[tuple[str, str], FeatureShard]:
+def encode_tasks(
+    tasks: Sequence[EncodeTask], workers: int, threads: int, done: Callable[[Path, FeatureShard], None]
+) -> None:
+    """Encode files, `workers` at a time. `done` is called as they are finished."""
+    map_tasks(encode_task, tasks, workers, lambda _, found: done(*found), threads)
+
+
+def encode_task(task: EncodeTask) -> tuple[Path, FeatureShard]:
     """Encode and publish one file, in batches that depend on its samples alone.
 
     Returns:
-        Folder and stem, and what dataset.json says of it.
+        Its path, and what dataset.json says of it.
     """
     torch.set_num_threads(task.target.threads)
     encoders = load_encoders(task.target.frozen)
@@ -111,7 +116,7 @@ def encode_task(task: EncodeTask) -> tuple[tuple[str, str], FeatureShard]:
     encoded = encoders.encode(reader.read(task.rows), task.size, task.target.settings.batch_size)
     table = table_of(encoded, index, task.rows)
     write_features(encoded, table, task.folder, task.stem, task.target.plan, task.target.settings)
-    return (task.target.folder, task.stem), task.entry()
+    return task.path, task.entry()
 
 
 def text_dim(frozen: str) -> int:
@@ -130,4 +135,4 @@ def load_encoders(folder: str) -> Encoders:
 def open_reader(folder: str) -> tuple[SampleIndex, ShardReader]:
     """A data set and its reader."""
     index = open_index(folder)
-    return index, ShardReader(index)
+    return index, ShardReader(index, CacheConfig())

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from data_prep.config import EncodeSettings
 from dreamline.data.encoded import FeatureShard, FeaturesInfo, write_features_info
 from dreamline.data.index import SampleIndex
 from dreamline.data.manifest import fingerprint
 from dreamline.data.order import Indices
+from dreamline.data.sample import Kind
 from dreamline.encoding.encoders import Encoded, Size
+from dreamline.encoding.settings import EncodeSettings
 from dreamline.storage import sha256, write_bytes
 
 if TYPE_CHECKING:
@@ -92,23 +93,22 @@ def is_encoded(folder: Path, stem: str, plan: str) -> bool:
     return bool(record["plan"] == plan and sha256(path) == record["sha256"])
 
 
-def shard_entry(folder: Path, stem: str, kind: str, size: Size) -> tuple[FeatureShard, int]:
-    """What dataset.json says of a finished shard, and the width of its texts."""
+def shard_entry(folder: Path, stem: str, kind: Kind, size: Size) -> FeatureShard:
+    """What dataset.json says of a finished shard."""
     sidecar = folder / f"{stem}.json"
     record = json.loads(sidecar.read_text())
-    values = {
-        "name": f"{stem}.safetensors",
-        "sha256": record["sha256"],
-        "samples": len(record["keys"]),
-        "size": record["size"],
-        "records": sha256(sidecar),
-        "kind": kind,
-        "width": size[0],
-        "height": size[1],
-        "latent_shape": tuple(record["latent_shape"]),
-        "table": sha256(folder / f"{stem}.arrow"),
-    }
-    return FeatureShard(**values), record["text_dim"]
+    return FeatureShard(
+        name=f"{stem}.safetensors",
+        sha256=record["sha256"],
+        samples=len(record["keys"]),
+        size=record["size"],
+        records=sha256(sidecar),
+        kind=kind,
+        width=size[0],
+        height=size[1],
+        latent_shape=record["latent_shape"],
+        table=sha256(folder / f"{stem}.arrow"),
+    )
 
 
 def content_fingerprint(entries: Sequence[FeatureShard]) -> str:

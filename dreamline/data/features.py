@@ -212,7 +212,7 @@ class FeatureSet:
 
 
 def pad(pieces: Sequence[Sequence[Tensor]], dim: int) -> tuple[Tensor, Tensor]:
-    """Stack states [L, D] that come in one or more parts: float32 [b, L, D], zeros behind, and the mask [b, L] int64."""
+    """Stack states [L, D] in one or more parts: float32 [b, L, D], zeros behind, and the mask [b, L] int64."""
     lengths = [sum(map(len, parts)) for parts in pieces]
     padded = torch.zeros(len(pieces), max(lengths), dim)
     for row, parts in zip(padded, pieces, strict=True):

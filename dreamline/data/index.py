@@ -251,7 +251,7 @@ def _read_content(folder: str) -> _Content:
         shards = tuple(Shard(item.name, item.sha256, item.size, item.samples) for item in collection.shards)
         cure = "copy it back from where it is whole, or build the data set again"
         return _Content(collection.name, collection.fingerprint, None, tables, shards, cure)
-    if "latent_shape" in values:
+    if "text_dim" in values:
         raise ConfigError(f"{path}: describes encoded samples; name the data set that they were made from")
     info = build(DatasetInfo, values, path)
     shards = tuple(Shard(item.name, item.sha256, item.size, item.samples) for item in info.shards)

@@ -114,7 +114,9 @@ class Encoders:
         number: dict[bytes, int] = {}  # of a source image
         for batch in _batches(samples, batch_size):
             sources = [_source(sample) for sample in batch]
-            pictures = {source: picture(sample.key, source, size) for sample, source in zip(batch, sources, strict=True)}
+            pictures = {
+                source: picture(sample.key, source, size) for sample, source in zip(batch, sources, strict=True)
+            }
             latents.append(self.latents([picture(sample.key, sample.image, size) for sample in batch]))
             source_latents.append(self.latents([pictures[source] for source in sources]))
             row = {source: i for i, source in enumerate(pictures)}

@@ -14,6 +14,7 @@ from dreamline.config import ConfigError, digest
 from dreamline.data.features import Bucket, FeatureSet, Rows, merge, pad
 from dreamline.data.index import SampleIndex, open_index
 from dreamline.data.order import Indices
+from dreamline.data.shard_cache import CacheConfig
 from dreamline.data.shards import ShardReader
 from dreamline.encoding.encoders import Encoded, Encoders
 from dreamline.encoding.placement import edits, place
@@ -84,7 +85,7 @@ class OnTheFly:
 
     @cached_property
     def _reader(self) -> ShardReader:
-        return ShardReader(self.index)
+        return ShardReader(self.index, CacheConfig())
 
     def read(self, rows: Indices) -> Rows:
         """Samples of one bucket, in the order of the numbers.

@@ -91,4 +91,3 @@ def _hash_weights(path: Path) -> dict[str, str]:
             head = f"{value.dtype} {tuple(value.shape)} ".encode()
             found[f"{name} (weight)"] = hashlib.sha256(head + value.contiguous().numpy().tobytes()).hexdigest()
     return found
-
