@@ -82,9 +82,10 @@ def publish(index: SampleIndex, tasks: list[EncodeTask], job: EncodeJob) -> Feat
     entries = [task.entry() for task in tasks]
     fingerprint = content_fingerprint(entries)
     return publish_features(
-        index,
         Path(target.folder),
         entries,
+        name=index.name,
+        num_rows=len(index),
         plan=target.plan,
         text_dim=text_dim(target.frozen),
         parents={"data": index.fingerprint, "encoders": job.inputs["encoders"].digest},

@@ -89,9 +89,10 @@ class Encoding:
         """List what is finished; named by the key of the values and not by bytes, as it may grow."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return publish_features(
-            self.index,
             self.folder,
             [found[task.path] for task in self.tasks if task.path in found],
+            name=self.index.name,
+            num_rows=len(self.index),
             plan=digest(self.key),
             text_dim=text_dim(self.request.encoders),
             parents={"data": self.index.fingerprint},

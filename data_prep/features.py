@@ -117,10 +117,11 @@ def content_fingerprint(entries: Sequence[FeatureShard]) -> str:
 
 
 def publish_features(
-    index: SampleIndex,
     folder: Path,
     entries: Sequence[FeatureShard],
     *,
+    name: str,
+    num_rows: int,
     plan: str,
     text_dim: int,
     parents: Mapping[str, str],
@@ -130,17 +131,17 @@ def publish_features(
 ) -> FeaturesInfo:
     """List finished shards of an encoded data set in dataset.json, in this order.
 
-    `names` are its fingerprint and the key of its order.
+    `names` are its fingerprint and the key of its order; `num_rows` counts the samples of the data set.
     """
     info = FeaturesInfo(
-        name=index.name,
+        name=name,
         plan=plan,
         fingerprint=names[0],
         order_key=names[1],
         text_dim=text_dim,
         shards=tuple(entries),
         num_samples=sum(entry.samples for entry in entries),
-        num_rows=len(index),
+        num_rows=num_rows,
         key=dict(key),
         settings=settings.model_dump(mode="json"),
         parents=dict(parents),

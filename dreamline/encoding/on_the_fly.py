@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dreamline.config import ConfigError, digest
-from dreamline.data.features import Bucket, FeatureSet, Rows, merge, pad
+from dreamline.data.features import Bucket, FeatureSet, Rows, merge
 from dreamline.data.index import SampleIndex, open_index
 from dreamline.data.order import Indices
 from dreamline.data.shard_cache import CacheConfig
@@ -19,6 +19,7 @@ from dreamline.data.shards import ShardReader
 from dreamline.encoding.encoders import Encoded, Encoders
 from dreamline.encoding.placement import edits, place
 from dreamline.encoding.settings import EncodeSettings, cache_key, check_key
+from dreamline.model.text import pad
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,6 +140,6 @@ def to_rows(encoded: Encoded, settings: EncodeSettings) -> Rows:
         torch.full((len(latents),), sources is not None),
         latents,
         torch.zeros_like(latents) if sources is None else stored(sources, latent),
-        *pad([[stored(part, text) for part in parts] for parts in texts], encoded.texts[0].shape[1]),
-        *pad([[stored(part, text) for part in parts] for parts in nulls], encoded.texts[0].shape[1]),
+        *pad([stored(torch.cat(parts), text) for parts in texts]),
+        *pad([stored(torch.cat(parts), text) for parts in nulls]),
     )
