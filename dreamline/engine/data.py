@@ -8,8 +8,8 @@ import torch
 
 from dreamline.config import ConfigError, Job
 from dreamline.data.batch import Batch
-from dreamline.data.features import FeatureSet
 from dreamline.data.mixture import Mixture
+from dreamline.encoding.sources import open_features
 
 
 class StageData:
@@ -18,7 +18,7 @@ class StageData:
     def __init__(self, job: Job, weights: Mapping[str, float], seed: int, device: torch.device) -> None:
         if not weights:
             raise ConfigError("stage.mixture is empty; name at least one input data set, such as `t2i: 1`")
-        sets = [FeatureSet(job.input(name)) for name in weights]
+        sets = [open_features(job, name, device) for name in weights]
         self.mixture = Mixture(list(zip(sets, weights.values(), strict=True)), seed)
         self.resolution = (self.mixture.bucket.width, self.mixture.bucket.height)
         self.fingerprint = self.mixture.fingerprint
