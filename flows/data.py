@@ -112,6 +112,34 @@ def report(
     _end(write_report(_location(target), out), as_json)
 
 
+@app.command()
+def index(
+    folder: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix of .tar files.")],
+    image: Annotated[
+        str | None, typer.Option("--image", help="Members that are the picture: jpg,png or target.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--source", help="What is edited: source or 0.png.")] = None,
+    mask: Annotated[str | None, typer.Option("--mask", help="White where an edit may change the picture.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Caption or instruction: txt,json.caption.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Category or edit type: cls,json.label.")] = None,
+    headers: Annotated[bool | None, typer.Option("--headers/--no-headers", help="Read the sizes of pictures.")] = None,
+    hashed: Annotated[bool | None, typer.Option("--hash/--no-hash", help="Read every byte, to notice changes.")] = None,
+    workers: Workers = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Index tars that others wrote where they lie, or what is new among them.
+
+    Names of members are what follows the key, with commas between: the first that is there counts; 'none' for none.
+    What is not given stays as it was in the last index.
+    """
+    from data_prep.index.run import index_folder
+    from dreamline.data.foreign import parse_names
+
+    given = {"image": image, "source": source, "mask": mask, "text": text, "label": label}
+    roles = {role: parse_names(role, names) for role, names in given.items() if names is not None}
+    _end(index_folder(folder, roles, headers, hashed, workers, _say).summary(), as_json)
+
+
 def _config(target: str, overrides: list[str]) -> BuildConfig:
     """The build of a YAML file, or the one that a data set was last built by."""
     from data_prep.build.config import load_build

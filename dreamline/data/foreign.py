@@ -1,19 +1,20 @@
 """Samples of WebDatasets that others wrote: which member of a sample is its picture, which its text.
 
-A member is called by what follows the key: of `a/0001.source.png` that is `source.png`, in lower case, as the webdataset
-package has it. In a `Roles` a name stands for the member of exactly this name, for one that only adds an extension
-(`source` for `source.png`), or, behind `json`, for a path into the member (`json.caption`, `meta.json.tags.0`).
+A member is called by what follows the key: of `a/0001.source.png` that is `source.png`, in lower case, as the
+webdataset package has it. In a `Roles` a name stands for the member of exactly this name, for one that only adds an
+extension (`source` for `source.png`), or, behind `json`, for a path into it (`json.caption`, `meta.json.tags.0`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
 
-from dreamline.config import Config
+from dreamline.config import Config, ConfigError
+from dreamline.data.manifest import ShardEntry
 from dreamline.data.sample import Kind, Sample
 from dreamline.media.errors import MediaError
 from dreamline.media.size import read_size
@@ -23,6 +24,7 @@ TEXTS = ("txt", "text", "caption")
 NONE = "none"  # as the only name of a role: samples have none
 
 Names = tuple[str, ...]
+Place = tuple[str, tuple[str, ...]]  # a member, and the path into it if it holds JSON
 
 
 class ForeignError(ValueError):
@@ -61,19 +63,26 @@ class Roles(Config):
     url: Names = Field(("json.url", "json.URL"), description="where the picture comes from")
 
 
-def parse_names(text: str) -> Names:
+class IndexedShard(ShardEntry):
+    """A tar of others. `sha256` is empty unless the whole file was read."""
+
+    version: str = ""  # changes with the content: the entity tag, or size and time of a local file
+    damage: str | None = None  # why it could not be read to its end
+
+
+def parse_names(role: str, text: str) -> Names:
     """Names from a list with commas.
 
     Raises:
-        ValueError: there are none.
+        ConfigError: there are none.
     """
     names = tuple(name.strip().removeprefix(".") for name in text.split(",") if name.strip())
     if not names:
-        raise ValueError(f"names no member; write names with commas, or {NONE!r} for none")
+        raise ConfigError(f"{role}: names no member; write names with commas, or {NONE!r} for none")
     return names
 
 
-def split_path(name: str) -> tuple[str, tuple[str, ...]]:
+def split_path(name: str) -> Place:
     """Member, and path into it: `meta.json.tags.0` is `meta.json` and (tags, 0)."""
     parts = name.split(".")
     at = parts.index("json") + 1 if "json" in parts else len(parts)
@@ -85,8 +94,8 @@ def find_picture(names: Collection[str], role: Names) -> str | None:
     return next((name for wanted in role for name in (wanted, *_extended(wanted, PICTURES)) if name in names), None)
 
 
-def text_members(names: Collection[str], role: Names) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Members of a sample that may hold a role's text, the likeliest first, each with the path into it."""
+def text_places(names: Collection[str], role: Names) -> Iterator[Place]:
+    """Where among the members of a sample the text of a role may be, the likeliest place first."""
     for wanted in role:
         member, path = split_path(wanted)
         for name in (member,) if path else (member, *_extended(member, (*TEXTS, "json"))):
@@ -94,13 +103,13 @@ def text_members(names: Collection[str], role: Names) -> Iterator[tuple[str, tup
                 yield name, path
 
 
-def read_text(members: Mapping[str, bytes], role: Names) -> tuple[str | None, str | None]:
-    """The text of a role and the member that holds it; (None, None) if there is none.
+def read_text(members: Mapping[str, bytes], places: Iterable[Place]) -> tuple[str | None, str | None]:
+    """The first text that is not empty, and the member that holds it; (None, None) if there is none.
 
     Raises:
         ForeignError: `bad_text` (not UTF-8, or no text) or `bad_json`.
     """
-    for name, path in text_members(members, role):
+    for name, path in places:
         if path or name.rpartition(".")[2] == "json":
             value = _text(_follow(parse_json(name, members[name]), path), name, path)
         else:
@@ -160,8 +169,8 @@ def to_sample(key: str, members: Mapping[str, bytes], roles: Roles) -> Sample:
             raise ForeignError("no_picture", f"has the members {sorted(members)}")
         source = find_picture(members, roles.source)
         mask = find_picture(members, roles.mask) if source is not None else None
-        text, _ = read_text(members, roles.text)
-        label, _ = read_text(members, roles.label)
+        text, _ = read_text(members, text_places(members, roles.text))
+        label, _ = read_text(members, text_places(members, roles.label))
         facts = parse_json("json", members["json"]) if "json" in members else {}
         width, height = measure(image, members[image])
     except ForeignError as error:
