@@ -116,7 +116,7 @@ def report(
 def index(
     folder: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix of .tar files.")],
     image: Annotated[
-        str | None, typer.Option("--image", help="Members that are the picture: jpg,png or target.")
+        str | None, typer.Option("--image", help="The picture: jpg,png or target.")
     ] = None,
     source: Annotated[str | None, typer.Option("--source", help="What is edited: source or 0.png.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="White where an edit may change the picture.")] = None,
