@@ -33,6 +33,13 @@ SETTINGS: dict[str, dict[str, list[str]]] = {
         "regression-lr-3e-4": ["steps=240", "optim.lr=3e-4"],
         "regression-lr-6e-4": ["steps=240", "optim.lr=6e-4"],
         "regression-3-to-1": ["steps=240", "optim.lr=6e-4", "mixture.t2i=3", "regression.substeps=2"],
+        "reward": ["reward={generation: {weight: 0.5, cap: 3.0}, editing: {weight: 0.05, cap: 3.0}}"],
+        "less-reward": ["reward={generation: {weight: 0.15, cap: 3.0}, editing: {weight: 0.05, cap: 3.0}}"],
+        "reward-and-more-matching": [
+            "reward={generation: {weight: 0.5, cap: 3.0}, editing: {weight: 0.05, cap: 3.0}}",
+            "steps=360",
+        ],
+        "more-regression": ["steps=460", "regression.steps=400"],
         "matching": ["regression.steps=0", "regression.weight=0", "matched_from=0"],
         "matching-all-steps": ["regression.weight=0", "matched_from=0"],
     },

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dreamline.config import Config, Job
 from dreamline.engine.config import OptimConfig, TrainedStage
+from dreamline.rewards.config import RewardTerms
 
 
 class DiscriminatorConfig(Config):
@@ -50,6 +51,11 @@ class DMD2Stage(TrainedStage):
     sigma_min: float = Field(0.02, gt=0, lt=1, description="lowest noise level at which scores are compared")
     sigma_max: float = Field(0.98, gt=0, lt=1, description="highest noise level at which scores are compared")
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    reward: RewardTerms | None = Field(
+        None,
+        description="a reward of the student's last step, the picture that comes out; regression and distribution "
+        "matching hold it back (DMDR, arXiv 2511.13649). null: none",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> DMD2Stage:
@@ -67,8 +73,11 @@ class DMD2Stage(TrainedStage):
 
 
 class DMD2Job(Job):
-    """Inputs: frozen, the data sets of `stage.mixture`, init_from (the student's start) and teacher (checkpoints)."""
+    """Inputs: frozen, the data sets of `stage.mixture`, init_from (the student's start) and teacher (checkpoints).
 
-    recipe_version: ClassVar[int] = 2
+    With `stage.reward` also reward, a reward folder.
+    """
+
+    recipe_version: ClassVar[int] = 3
 
     stage: DMD2Stage

@@ -18,6 +18,7 @@ from dreamline.diffusion.sampler import at, predict_x0, roll_to
 from dreamline.diffusion.timesteps import deployment_sigmas, resolution_factor
 from dreamline.engine.objective import Loss
 from dreamline.model.conditioning import guided_field, predict_velocity, prompted, velocity_field
+from dreamline.rewards.pull import RewardPull
 
 
 class DMD2:
@@ -34,9 +35,10 @@ class DMD2:
         teacher: nn.Module,
         stage: DMD2Stage,
         discriminator: nn.Module | None = None,
+        pull: RewardPull | None = None,
     ) -> None:
         self.modules: MutableMapping[str, nn.Module] = {"student": student, "fake": fake}
-        self.teacher, self.stage, self.head = teacher, stage, discriminator
+        self.teacher, self.stage, self.head, self.pull = teacher, stage, discriminator, pull
         if discriminator is not None:
             self.modules["discriminator"] = discriminator
             self.bottleneck = Bottleneck(teacher)
@@ -73,8 +75,22 @@ class DMD2:
             x = roll_to(student, self.noise(batch, "picture"), sigmas, last)
             guided = guided_field(self.teacher, batch, stage.guidance_scale, stage.image_guidance_scale)
             target = (roll_to(guided, x, fine, substeps) - x) / (fine[-1] - fine[0])
-        loss = flow_matching_loss(student(x, at(sigmas[last], x)), target).mean()
-        return Loss("student", loss, {"loss_regression": loss.detach()})
+        sigma = at(sigmas[last], x)
+        velocity = student(x, sigma)
+        loss = flow_matching_loss(velocity, target).mean()
+        metrics = {"loss_regression": loss.detach()}
+        if last == stage.num_steps - 1 and step < stage.regression.steps:  # later on it is `student_loss` that pulls
+            loss, metrics = self.rewarded(loss, metrics, batch, x0_from_velocity(x, velocity, sigma))
+        return Loss("student", loss, metrics)
+
+    def rewarded(
+        self, loss: Tensor, metrics: dict[str, Tensor], batch: Batch, x0: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add the pull of the reward on pictures of the last step, where there is one."""
+        if self.pull is None or self.stage.reward is None:
+            return loss, metrics
+        hinge, judged = self.pull(batch, x0, self.stage.reward)
+        return loss + hinge, metrics | judged
 
     def grid(self, batch: Batch, num_steps: int) -> Tensor:
         """Noise levels [num_steps + 1] on which pictures of this size are made; every n-th one of n times as many."""
@@ -100,6 +116,8 @@ class DMD2:
             regression = self.regression_loss(batch, step)
             loss = loss + stage.regression.weight * regression.value
             metrics |= regression.metrics
+        if self.student_step(step, stage.matched_from) == stage.num_steps - 1:
+            loss, metrics = self.rewarded(loss, metrics, batch, x0)
         if self.head is not None:
             level = self.sigma(batch, "gan level")
             features = self.bottleneck(interpolate(x0, self.noise(batch, "gan"), level), level, conditions)

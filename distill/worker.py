@@ -13,6 +13,9 @@ from dreamline.engine.stage import Assembly, run_stage
 from dreamline.engine.world import World
 from dreamline.model.folder import publish_pipeline
 from dreamline.model.unet import load_unet
+from dreamline.model.vae import load_vae
+from dreamline.rewards.pull import RewardPull
+from dreamline.rewards.scene_reward import SceneReward
 
 
 def assemble(job: DMD2Job, world: World) -> Assembly:
@@ -27,8 +30,12 @@ def assemble(job: DMD2Job, world: World) -> Assembly:
         publish_pipeline(student, frozen, run_dir / "checkpoint", mobile=True)
         return {}
 
+    pull = None
+    if job.stage.reward:
+        reward = SceneReward.load(job.input("reward")).to(world.device).requires_grad_(False).eval()
+        pull = RewardPull(load_vae(frozen).to(world.device), reward)
     return Assembly(
-        DMD2(student, fake, teacher, job.stage, discriminator),
+        DMD2(student, fake, teacher, job.stage, discriminator, pull),
         StageData(job, job.stage.mixture, job.stage.seed, world.device),
         publish,
         outputs={"checkpoint": "checkpoint"},

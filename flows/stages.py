@@ -49,7 +49,12 @@ STAGES = (
     Stage("refl", "rl.run", ReFLJob, {**FEATURES, "reward": "reward.reward", "init_from": "sft.checkpoint"}),
     Stage("hasty", "rl.reward_training", RewardJob, FEATURES),
     Stage("unguarded", "rl.run", ReFLJob, {**FEATURES, "reward": "hasty.reward", "init_from": "sft.checkpoint"}),
-    Stage("dmd2", "distill.run", DMD2Job, {**FEATURES, "init_from": "refl.checkpoint", "teacher": "refl.checkpoint"}),
+    Stage(
+        "dmd2",
+        "distill.run",
+        DMD2Job,
+        {**FEATURES, "reward": "reward.reward", "init_from": "refl.checkpoint", "teacher": "refl.checkpoint"},
+    ),
 )
 CHECKPOINTS = ("t2i", "edit", "joint", "sft", "refl", "unguarded", "dmd2")  # stages that can be evaluated
 STUDENT = "dmd2"

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dreamline.config import Config, Job
 from dreamline.engine.config import SigmaConfig, TrainedStage
-from dreamline.rewards.config import SceneRewardConfig
+from dreamline.rewards.config import RewardTerms, SceneRewardConfig
 from dreamline.scenes.world import World
 
 
@@ -44,18 +44,6 @@ class RewardJob(Job):
     stage: RewardStage
 
 
-class RewardTerm(Config):
-    """How a reward enters the loss of one task: weight * relu(cap - reward), which pulls only up to the cap.
-
-    Without a cap it is -weight * reward, which pulls for ever.
-    """
-
-    weight: float = Field(0.1, ge=0)
-    cap: float | None = Field(
-        description="no gradient beyond this reward, the guard against reward hacking; null: none"
-    )
-
-
 class ProbeConfig(Config):
     """Pictures made during training that the reward and the exact judge of the scene world both look at."""
 
@@ -70,12 +58,10 @@ class ProbeConfig(Config):
     image_guidance_scale: float = Field(1.0, ge=0)
 
 
-class ReFLStage(TrainedStage):
+class ReFLStage(TrainedStage, RewardTerms):
     """Reward fine-tuning by back-propagation through one late sampling step (ReFL; Xu et al. 2023, algorithm 1)."""
 
     mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
-    generation: RewardTerm = Field(description="reward of generated pictures")
-    editing: RewardTerm = Field(description="reward of edited pictures")
     sampling_steps: int = Field(8, ge=2, description="steps of the grid on which pictures are made")
     gradient_from: int = Field(
         4, ge=0, description="first grid step that may carry the gradient; later ones are equally likely"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dreamline.data.batch import Batch
@@ -15,14 +14,8 @@ from dreamline.diffusion.sampler import predict_x0, roll_to
 from dreamline.diffusion.timesteps import deployment_sigmas, logit_normal, resolution_factor
 from dreamline.engine.objective import Loss
 from dreamline.model.conditioning import dropped, guided_field, predict_velocity
-from dreamline.model.vae import decode
-from dreamline.rewards.protocol import Reward
+from dreamline.rewards.pull import RewardPull
 from rl.config import ReFLStage
-
-
-def capped_hinge(rewards: Tensor, caps: Tensor) -> Tensor:
-    """relu(cap - reward) [B]; -reward where the cap is infinite."""
-    return torch.where(torch.isinf(caps), -rewards, torch.relu(caps - rewards))
 
 
 class ReFL:
@@ -32,19 +25,14 @@ class ReFL:
     gradient is drawn from (seed, step), the same on every worker.
     """
 
-    def __init__(self, unet: nn.Module, vae: nn.Module, reward: Reward, stage: ReFLStage) -> None:
+    def __init__(self, unet: nn.Module, pull: RewardPull, stage: ReFLStage) -> None:
         self.modules: MutableMapping[str, nn.Module] = {"student": unet}
-        self.vae, self.reward, self.stage = vae, reward, stage
+        self.pull, self.stage = pull, stage
 
     def losses(self, batch: Batch, step: int) -> Iterator[Loss]:
         """Reward and regulariser of one micro-batch."""
         stage, index = self.stage, batch.index.tolist()
-        rewards = self.rewards(batch, self.pictures(batch, step))
-        terms = [stage.editing if edit else stage.generation for edit in batch.is_edit.tolist()]
-        weight = torch.tensor([term.weight for term in terms], device=rewards.device)
-        caps = [torch.inf if term.cap is None else term.cap for term in terms]
-        hinge = (weight * capped_hinge(rewards, torch.tensor(caps, device=rewards.device))).mean()
-
+        hinge, judged = self.pull(batch, self.pictures(batch, step), stage)
         noise = normals(batch.latents.shape[1:], stage.seed, index, "noise").to(batch.latents.device)
         level = normals((), stage.seed, index, "sigma").to(batch.latents.device)
         sigma = logit_normal(level, stage.sigma.mean, stage.sigma.std)
@@ -54,10 +42,7 @@ class ReFL:
         predicted = predict_velocity(self.modules["student"], x, sigma, conditions)
         matching = flow_matching_loss(predicted, velocity_target(batch.latents, noise)).mean()
 
-        metrics = {"loss": matching.detach(), "loss_reward": hinge.detach()}
-        for name, rows in (("reward_generation", ~batch.is_edit), ("reward_editing", batch.is_edit)):
-            if bool(rows.any()):
-                metrics[name] = rewards[rows].detach().mean()
+        metrics = {"loss": matching.detach(), **judged}
         yield Loss("student", hinge + stage.flow_matching_weight * matching, metrics)
 
     def pictures(self, batch: Batch, step: int) -> Tensor:
@@ -69,21 +54,6 @@ class ReFL:
         noise = normals(batch.latents.shape[1:], stage.seed, batch.index.tolist(), "picture").to(batch.latents.device)
         field = guided_field(self.modules["student"], batch, stage.guidance_scale, stage.image_guidance_scale)
         return predict_x0(field, roll_to(field, noise, sigmas, last), float(sigmas[last]))
-
-    def rewards(self, batch: Batch, latents: Tensor) -> Tensor:
-        """Reward [B] of decoded latents; edits are judged against their source."""
-        images = (decode(self.vae, latents) + 1) / 2
-        rewards = torch.zeros(len(images), device=images.device)
-        for rows in ((~batch.is_edit).nonzero().flatten(), batch.is_edit.nonzero().flatten()):
-            if len(rows) == 0:
-                continue
-            prompts = [batch.prompts[row] for row in rows.tolist()]
-            sources = None
-            if bool(batch.is_edit[rows[0]]):
-                with torch.no_grad():
-                    sources = (decode(self.vae, batch.source_latents[rows]) + 1) / 2
-            rewards = rewards.index_copy(0, rows, self.reward.score(images[rows], prompts, sources).float())
-        return rewards
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing beside the network."""

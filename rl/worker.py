@@ -16,6 +16,7 @@ from dreamline.model.folder import publish_pipeline
 from dreamline.model.generator import Generator
 from dreamline.model.unet import load_unet
 from dreamline.model.vae import load_vae
+from dreamline.rewards.pull import RewardPull
 from dreamline.rewards.scene_reward import SceneReward
 from rl.config import ReFLJob
 from rl.objective import ReFL
@@ -35,7 +36,7 @@ def assemble(job: ReFLJob, world: World) -> Assembly:
         return {}
 
     return Assembly(
-        ReFL(unet, vae, reward, job.stage),
+        ReFL(unet, RewardPull(vae, reward), job.stage),
         StageData(job, job.stage.mixture, job.stage.seed, world.device),
         publish,
         outputs={"checkpoint": "checkpoint"},

@@ -142,6 +142,14 @@ class SampleIndex:
         start, end = self.places.key_start[row], self.places.key_start[row + 1]
         return str(self.places.key[start:end].tobytes(), "utf-8")
 
+    def member_hashes(self, row: int) -> list[str | None]:
+        """sha256 of each member of one sample, in the order of its members; None where it is not known."""
+        return [member.get("sha256") for member in self._members[row].as_py()]
+
+    @cached_property
+    def _members(self) -> Any:
+        return self.column("members")
+
     def shard_of(self, rows: Indices) -> Indices:
         """Number of the shard that each row lies in."""
         return np.searchsorted(self.first_rows, rows, side="right").astype(np.int64) - 1

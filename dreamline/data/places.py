@@ -196,6 +196,8 @@ class _Writer:
         members = lists.flatten()
         counts = np.asarray(lists.value_lengths())
         offset, size = (np.asarray(members.field(part)).astype(np.int64) for part in ("offset", "size"))
+        if len(counts) and not counts.min():
+            raise ConfigError(f"{name}: a sample has no members; restore it, or make it again")
         shards = np.repeat(self._numbers(len(batch)), counts)
         outside = np.flatnonzero((offset < 0) | (size < 0) | (offset + size > self._sizes[shards]))
         if len(outside):

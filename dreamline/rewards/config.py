@@ -1,4 +1,4 @@
-"""Shape of the scene reward network."""
+"""Shape of the scene reward network, and how a reward enters a loss."""
 
 from __future__ import annotations
 
@@ -24,3 +24,22 @@ class SceneRewardConfig(Config):
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is no multiple of num_heads {self.num_heads}")
         return self
+
+
+class RewardTerm(Config):
+    """How a reward enters the loss of one task: weight * relu(cap - reward), which pulls only up to the cap.
+
+    Without a cap it is -weight * reward, which pulls for ever.
+    """
+
+    weight: float = Field(0.1, ge=0)
+    cap: float | None = Field(
+        description="no gradient beyond this reward, the guard against reward hacking; null: none"
+    )
+
+
+class RewardTerms(Config):
+    """One term per task."""
+
+    generation: RewardTerm = Field(description="reward of generated pictures")
+    editing: RewardTerm = Field(description="reward of edited pictures")

@@ -20,7 +20,9 @@ from dreamline.engine.stage import Assembly, run_stage
 from dreamline.model.conditioning import dropped
 from dreamline.model.config import UNetConfig
 from dreamline.model.unet import build_unet
-from rl.config import ReFLStage, RewardTerm
+from dreamline.rewards.config import RewardTerm, RewardTerms
+from dreamline.rewards.pull import RewardPull
+from rl.config import ReFLStage
 from rl.objective import ReFL
 from training.config import TrainStage
 from training.objective import FlowMatching
@@ -89,14 +91,18 @@ def flow_matching():
 def refl():
     term = RewardTerm(weight=1.0, cap=2.0)
     stage = ReFLStage(name="refl", generation=term, editing=term, sampling_steps=3, gradient_from=1, **COMMON)
-    return stage, ReFL(unet(0), vae(), Brightness(), stage)
+    return stage, ReFL(unet(0), RewardPull(vae(), Brightness()), stage)
 
 
-def dmd2(gan: float = 0.0, alone: int = 0):
+def dmd2(gan: float = 0.0, alone: int = 0, reward: float = 0.0):
     regression = RegressionConfig(steps=alone, weight=0.5 * alone, substeps=2)
-    stage = DMD2Stage(name="dmd2", discriminator=DiscriminatorConfig(weight=gan), regression=regression, **COMMON)
-    head = Discriminator(32, 16) if gan else None
-    return stage, DMD2(unet(0), unet(1), unet(2).requires_grad_(False), stage, head)
+    term = RewardTerm(weight=reward, cap=2.0)
+    terms = RewardTerms(generation=term, editing=term) if reward else None
+    stage = DMD2Stage(
+        name="dmd2", discriminator=DiscriminatorConfig(weight=gan), regression=regression, reward=terms, **COMMON
+    )
+    head, pull = Discriminator(32, 16) if gan else None, RewardPull(vae(), Brightness()) if reward else None
+    return stage, DMD2(unet(0), unet(1), unet(2).requires_grad_(False), stage, head, pull)
 
 
 METHODS = {
@@ -105,6 +111,7 @@ METHODS = {
     "dmd2": dmd2,
     "dmd2_gan": lambda: dmd2(0.1),
     "dmd2_regression": lambda: dmd2(alone=2),
+    "dmd2_reward": lambda: dmd2(alone=2, reward=0.1),
 }
 
 
@@ -240,3 +247,18 @@ def test_losses_do_not_depend_on_the_rest_of_the_batch():
     parts = [next(objective.losses(Samples().batch(range(start, start + 4)), 0)).value for start in (0, 4)]
     both = next(objective.losses(whole, 0)).value
     torch.testing.assert_close(both, (parts[0] + parts[1]) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_a_students_reward_counts_at_its_last_step_alone():
+    """Without it the loss is smaller by the hinge where the picture is what comes out, and the same elsewhere."""
+    stage, with_reward = dmd2(alone=4, reward=0.3)
+    _, without = dmd2(alone=4)
+    batch, seen = Samples().batch(range(4)), set()
+    for step in range(4):
+        (plain,), (pulled,) = without.losses(batch, step), with_reward.losses(batch, step)
+        last = with_reward.student_step(step) == stage.num_steps - 1
+        hinge = pulled.metrics["loss_reward"] if last else torch.zeros(())
+        torch.testing.assert_close(pulled.value, plain.value + hinge)
+        assert bool(hinge > 0) == last
+        seen.add(last)
+    assert seen == {True, False}
