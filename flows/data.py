@@ -115,9 +115,7 @@ def report(
 @app.command()
 def index(
     folder: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix of .tar files.")],
-    image: Annotated[
-        str | None, typer.Option("--image", help="The picture: jpg,png or target.")
-    ] = None,
+    image: Annotated[str | None, typer.Option("--image", help="The picture: jpg,png or target.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="What is edited: source or 0.png.")] = None,
     mask: Annotated[str | None, typer.Option("--mask", help="White where an edit may change the picture.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Caption or instruction: txt,json.caption.")] = None,

@@ -33,6 +33,7 @@ from dreamline.data.sample import Sample
 FOLDER_INDEX = "index.json"
 FOLDER_TABLE = "index.parquet"
 FOLDER_VERSION = 1
+UNHASHED = "unhashed-"
 
 
 class FolderInfo(Config):
@@ -65,9 +66,14 @@ class Shard(NamedTuple):
     """One tar."""
 
     name: str  # below the data set
-    sha256: str
+    sha256: str  # of a tar of others that was not hashed: what tells its version, behind `UNHASHED`
     size: int  # bytes
     samples: int
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the hash of the content is known."""
+        return not self.sha256.startswith(UNHASHED)
 
 
 class Member(NamedTuple):
@@ -292,7 +298,10 @@ def _read_folder_info(folder: str) -> _Content:
             f"run `dreamline data index {folder}` again"
         )
     info = build(FolderInfo, values, path)
-    shards = tuple(Shard(item.name, item.sha256, item.size, item.samples) for item in info.shards)
+    shards = tuple(
+        Shard(item.name, item.sha256 or f"{UNHASHED}{digest([path, item.name, item.version])}", item.size, item.samples)
+        for item in info.shards
+    )
     cure = f"if the change is meant, run `dreamline data index {folder}` again, else copy the file back"
     return _Content(
         info.name, info.fingerprint, None, ((info.table.name, info.table.sha256),), shards, cure, info.roles
