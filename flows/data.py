@@ -138,6 +138,34 @@ def index(
     _end(index_folder(folder, roles, headers, hashed, workers, _say).summary(), as_json)
 
 
+@app.command()
+def inspect(
+    target: Target,
+    key: Annotated[str | None, typer.Option("--key", help="Show this sample instead of the whole.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="With --key: write its pictures to this folder.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Page to write; default: inspect-<name>.html here, none with --json.")
+    ] = None,
+    num: Annotated[int, typer.Option("--num", min=1, max=2000, help="Samples on the page.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the choice of samples.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a data set: counts, histograms, and a page with some samples; or one sample."""
+    from data_prep.inspect.run import inspect as look
+    from data_prep.inspect.run import inspect_sample
+
+    if key is not None:
+        _end(inspect_sample(_location(target), key, out), as_json)
+        return
+    if out is not None:
+        raise ConfigError("--out: goes with --key, the sample whose pictures are wanted; a page is named by --html")
+    found, text = look(_location(target), html, num, seed, default_page=not as_json)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        print(text, end="")
+
+
 def _config(target: str, overrides: list[str]) -> BuildConfig:
     """The build of a YAML file, or the one that a data set was last built by."""
     from data_prep.build.config import load_build
