@@ -41,15 +41,19 @@ def bars(values: Mapping[str, int]) -> str:
     top = max(values.values(), default=0) or 1
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="number">{count:,}</td>'
-        f'<td class="bar"><div style="width:{100 * count / top:.1f}%"></div></td></tr>'
+        f'<td class="bar">{_bar(100 * count / top) if count else ""}</td></tr>'
         for name, count in values.items()
     )
     return f"<table>{rows}</table>" if rows else "<p>none</p>"
 
 
-def image(content: bytes) -> str:
-    """A JPEG inside the page."""
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
+def _bar(percent: float) -> str:
+    return f'<div style="width:{percent:.1f}%"></div>'
+
+
+def image(content: bytes, name: str = "") -> str:
+    """A JPEG inside the page; `name` is its class."""
+    return f'<img alt="" class="{name}" src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
 
 
 def grid(shown: Sequence[tuple[bytes | None, str]]) -> str:

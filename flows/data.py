@@ -154,16 +154,13 @@ def inspect(
     from data_prep.inspect.run import inspect as look
     from data_prep.inspect.run import inspect_sample
 
-    if key is not None:
-        _end(inspect_sample(_location(target), key, out), as_json)
-        return
-    if out is not None:
+    if key is None and out is not None:
         raise ConfigError("--out: goes with --key, the sample whose pictures are wanted; a page is named by --html")
-    found, text = look(_location(target), html, num, seed, default_page=not as_json)
-    if as_json:
-        print(json.dumps(found, indent=1))
+    if key is not None:
+        found, text = inspect_sample(_location(target), key, out)
     else:
-        print(text, end="")
+        found, text = look(_location(target), html, num, seed, default_page=not as_json)
+    print(json.dumps(found, indent=1) if as_json else text.rstrip("\n"))
 
 
 def _config(target: str, overrides: list[str]) -> BuildConfig:

@@ -42,7 +42,7 @@ class Merged:
     """What was published."""
 
     info: FolderInfo
-    num_renamed: int  # samples whose key occurs in several tars
+    examples: dict[str, str]  # of what cannot be used, one for each reason
 
 
 def read_scanned(folder: str, shard: str) -> Scanned | None:
@@ -66,7 +66,7 @@ def publish(info: FolderInfo, folder: str, old: FolderInfo | None, sources: Sequ
         sources: of the rows, in the order of the tars.
 
     Raises:
-        ConfigError: the old index is not what it was.
+        ConfigError: there is no sample, or the old index is not what it was.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -88,18 +88,48 @@ def publish(info: FolderInfo, folder: str, old: FolderInfo | None, sources: Sequ
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
         rejected = tables.rejects()
+        told = examples(rejected)
+        if len(digests) == 1:
+            lines = [
+                f"{folder}: there is no sample that can be used",
+                *(f"  {why}: {who}" for why, who in told.items()),
+            ]
+            raise ConfigError("\n".join(lines))
         pq.write_table(rejected, scratch / "rejects", compression="zstd")
         info = info.model_copy(
             update={
                 "fingerprint": fingerprint(b"".join(digests)),
                 "num_samples": len(digests) - 1,
+                "num_renamed": renamed,
                 "rejected": dict(sorted(_counts(rejected.column("reason")).items())),
                 "table": _put(folder, scratch / "table", TABLE, len(digests) - 1),
                 "rejects": _put(folder, scratch / "rejects", REJECTS, len(rejected)) if len(rejected) else None,
             }
         )
     put(join(folder, FOLDER_INDEX), info.model_dump_json(indent=1).encode() + b"\n")
-    return Merged(info, renamed)
+    return Merged(info, told)
+
+
+def published(folder: str, info: FolderInfo) -> Merged:
+    """What there is already."""
+    import pyarrow.parquet as pq
+
+    with TemporaryDirectory(prefix="dreamline-") as scratch:
+        if info.rejects is None:
+            return Merged(info, {})
+        return Merged(info, examples(pq.read_table(_fetch(folder, info.rejects, Path(scratch) / "rejects"))))
+
+
+def examples(rejects: Any) -> dict[str, str]:
+    """For each reason the first of what cannot be used, as a person is told."""
+    found: dict[str, str] = {}
+    for batch in rejects.to_batches():
+        reasons = batch.column("reason").to_pylist()
+        for number in sorted(reasons.index(reason) for reason in set(reasons) - set(found)):
+            row = batch.slice(number, 1).to_pylist()[0]
+            who = row["key"] if row["key"] is not None else row["member"]
+            found[row["reason"]] = ": ".join(part for part in (row["shard"], who, row["detail"]) if part)
+    return found
 
 
 def fingerprint(digests: bytes) -> str:

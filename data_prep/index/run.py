@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.build.progress import Progress, Say, silent
-from data_prep.index.merge import THREADS, Source, publish, read_scanned
+from data_prep.index.merge import THREADS, Merged, Source, publish, published, read_scanned
 from data_prep.index.scan import STAGING, IndexConfig, Scanned, Scanning, part_name
 from dreamline.cluster import map_tasks
 from dreamline.config import ConfigError, build
@@ -33,7 +33,7 @@ class Outcome:
     info: FolderInfo
     num_read: int  # tars that were read this time
     num_gone: int  # tars that the last index had
-    num_renamed: int  # samples whose key occurs in several tars
+    examples: Mapping[str, str]  # of what cannot be used, one for each reason
 
     def summary(self) -> dict[str, Any]:
         """The JSON object that the command ends with."""
@@ -45,8 +45,9 @@ class Outcome:
             "num_bytes": sum(shard.size for shard in self.info.shards),
             "num_shards_read": self.num_read,
             "num_shards_gone": self.num_gone,
-            "num_renamed": self.num_renamed,
+            "num_renamed": self.info.num_renamed,
             "rejected": self.info.rejected,
+            "examples": dict(self.examples),
             "rejects": join(self.folder, self.info.rejects.name) if self.info.rejects else None,
             "damaged": {shard.name: shard.damage for shard in self.info.shards if shard.damage is not None},
         }
@@ -103,11 +104,25 @@ def index_folder(
         hashed=config.hashed,
         scan=config.version(),
     )
-    merged = publish(info, folder, old, sources)
-    _clean(folder, merged.info)
+    merged = _publish(info, folder, old, sources, changed=bool(todo) or config != before)
     names = {file.name for file in files}
     gone = sum(shard.name not in names for shard in old.shards) if old is not None else 0
-    return Outcome(folder, merged.info, len(tasks), gone, merged.num_renamed)
+    return Outcome(folder, merged.info, len(tasks), gone, merged.examples)
+
+
+def _publish(info: FolderInfo, folder: str, old: FolderInfo | None, sources: Sequence[Source], changed: bool) -> Merged:
+    """Publish what has changed, and remove what led to it and what it replaces."""
+    if old is not None and not changed and len(old.shards) == len(sources):
+        return published(folder, old)
+    try:
+        merged = publish(info, folder, old, sources)
+    except ConfigError:  # another attempt would find the same
+        _remove(folder, list_files(join(folder, STAGING)))
+        raise
+    listed = {table.name for table in (merged.info.table, merged.info.rejects) if table is not None}
+    tables = [file for file in list_files(folder) if _TABLE.fullmatch(file.name) and file.name not in listed]
+    _remove(folder, [*tables, *list_files(join(folder, STAGING))])
+    return merged
 
 
 def _tars(folder: str) -> list[FileEntry]:
@@ -168,12 +183,10 @@ def _staged(folder: str, files: Sequence[FileEntry], config: IndexConfig) -> dic
         }
 
 
-def _clean(folder: str, info: FolderInfo) -> None:
-    """Remove staged parts and the tables of older versions."""
-    listed = {table.name for table in (info.table, info.rejects) if table is not None}
-    old = [file for file in list_files(folder) if _TABLE.fullmatch(file.name) and file.name not in listed]
-    for file in [*old, *list_files(join(folder, STAGING))]:
+def _remove(folder: str, files: Sequence[FileEntry]) -> None:
+    """Remove files; and the folder of staged parts, if it is empty then."""
+    for file in files:
         delete(file.path)
     if not is_remote(folder):
-        with suppress(OSError):  # nothing was staged, or somebody else is at work
+        with suppress(OSError):  # not there, or somebody else is at work
             (Path(folder) / STAGING).rmdir()

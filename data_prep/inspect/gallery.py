@@ -8,26 +8,28 @@ from typing import Any
 
 from data_prep.build.thumbnail import thumbnail
 from data_prep.inspect.samples import LENIENT, Found
-from data_prep.inspect.terminal import bin_name, human_bytes
+from data_prep.inspect.terminal import bin_name, filled, human_bytes
 from data_prep.page import bars, data, image, page
 from dreamline.media.decode import decode
 from dreamline.media.errors import MediaError
 
 SIDE = 192  # px, longer side of a picture
 SHOWN = 20  # values of a count
+TINY = 96  # px; smaller pictures are shown larger
 TEXT = 600  # letters of a text
 TOLD = ("label", "bucket", "licence")  # columns under a sample
 
 STYLE = """
-.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 14px; }
-.samples.edit { grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); }
-.sample { border: 1px solid var(--line); border-radius: 6px; padding: 8px; min-width: 0; }
+.samples { display: flex; flex-wrap: wrap; gap: 14px; }
+.sample { flex: 1 1 216px; max-width: 320px; border: 1px solid var(--line); border-radius: 6px; padding: 8px; }
+.edit .sample { flex-basis: 420px; max-width: 640px; }
+.sample, .broken { overflow-wrap: anywhere; }
 .pictures { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; }
-.pictures figure { max-width: 100%; } .pictures img { max-width: 100%; min-width: 96px; display: block; }
-.pictures figcaption, .sample small { font-size: 11px; opacity: .7; overflow-wrap: anywhere; max-width: 192px; }
-.sample small { max-width: none; display: block; } .sample p { margin: 6px 0; overflow-wrap: anywhere; }
+.pictures img { max-width: 100%; display: block; outline: 1px solid var(--line); }
+.pictures img.tiny { width: 128px; image-rendering: pixelated; }
+.pictures figcaption, .sample small { font-size: 11px; opacity: .7; max-width: 192px; }
+.sample small { max-width: none; display: block; } .sample p { margin: 6px 0; }
 .broken { border: 2px dashed #c33; color: #c33; padding: 8px; font-size: 12px; max-width: 176px; }
-.broken, .sample { overflow-wrap: anywhere; }
 """
 
 
@@ -75,7 +77,7 @@ def _count_bars(values: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _histogram(values: Mapping[str, Any]) -> str:
-    named = {bin_name(values["edges"], number): count for number, count in enumerate(values["counts"])}
+    named = {bin_name(values["edges"], number): values["counts"][number] for number in range(*filled(values["counts"]))}
     missing = f", {values['missing']:,} without" if values["missing"] else ""
     told = f"min {values['min']:.6g}, mean {values['mean']:.6g}, max {values['max']:.6g}{missing}"
     return f"<p><small>{told}</small></p>{bars(named)}"
@@ -119,7 +121,9 @@ def _draw(content: bytes | str) -> tuple[str, str]:
     except MediaError as error:
         return _broken(str(error)), ""
     height, width = decoded.pixels.shape[:2]
-    return image(thumbnail(decoded.pixels, side=SIDE)), f", {width} x {height}"
+    return image(
+        thumbnail(decoded.pixels, side=SIDE), "tiny" if max(width, height) < TINY else ""
+    ), f", {width} x {height}"
 
 
 def _broken(reason: str) -> str:

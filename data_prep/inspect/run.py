@@ -11,6 +11,7 @@ from data_prep.inspect.numbers import summarise
 from data_prep.inspect.samples import describe, draw, find, write_pictures
 from data_prep.inspect.target import open_target
 from data_prep.inspect.terminal import render as to_text
+from data_prep.inspect.terminal import render_sample
 from dreamline.storage import write_text
 
 
@@ -43,8 +44,8 @@ def inspect(
     return {**numbers, "page": None if html is None else str(html)}, text
 
 
-def inspect_sample(location: str, key: str, out: Path | None = None) -> dict[str, Any]:
-    """Describe one sample.
+def inspect_sample(location: str, key: str, out: Path | None = None) -> tuple[dict[str, Any], str]:
+    """Describe one sample, as JSON and as text.
 
     Args:
         location: folder or s3:// prefix.
@@ -57,4 +58,5 @@ def inspect_sample(location: str, key: str, out: Path | None = None) -> dict[str
     index = open_target(location).index
     found = find(index, key)
     written = write_pictures(found, out) if out is not None else []
-    return {**describe(found, index.folder), "written": written}
+    told = {**describe(found, index.folder), "written": written}
+    return told, render_sample(told)

@@ -90,9 +90,7 @@ def _indexed(folder: str) -> Target:
     info = FolderInfo.model_validate_json(read_bytes(join(folder, FOLDER_INDEX)))
     damaged = {shard.name: shard.damage for shard in info.shards if shard.damage is not None}
     facts = {"damaged": damaged} if damaged else {}
-    return _with_shards(
-        folder, "webdataset", index, rejected=info.rejected, facts={"damaged": damaged} if damaged else {}
-    )
+    return _with_shards(folder, "webdataset", index, rejected=info.rejected, facts=facts)
 
 
 def _encoded(folder: str, values: Mapping[str, Any]) -> Target:

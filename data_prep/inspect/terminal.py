@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,23 @@ def render(numbers: Mapping[str, Any]) -> str:
     """What `summarise` gives, as text of some 80 characters a line."""
     lines = [*_head(numbers), *_counts(numbers), *_histograms(numbers)]
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def render_sample(found: Mapping[str, Any]) -> str:
+    """What `describe` gives, as text."""
+    lines = [f"{found['key']}: {found['kind']}, row {found['row']}", f"in {found['shard']}", "", "members"]
+    for member in found["members"]:
+        picture = found["pictures"].get(member["name"], {})
+        told = f"{picture['format']} {picture['width']} x {picture['height']}" if "format" in picture else ""
+        told = f"broken: {picture['broken']}" if "broken" in picture else told
+        lines.append(f"  {member['name']:<20} {member['size']:>12,} bytes at {member['offset']:<14} {told}")
+    for title in ("texts", "columns"):
+        lines += ["", title]
+        for name, value in found[title].items():
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"  {name}: {shown}")
+    lines += [f"written: {path}" for path in found["written"]]
+    return "".join(f"{_plain(line).rstrip()}\n" for line in lines)
 
 
 def human_bytes(size: float) -> str:
@@ -63,7 +81,7 @@ def _histograms(numbers: Mapping[str, Any]) -> Iterator[str]:
         missing = f", {values['missing']:,} without" if values["missing"] else ""
         least, mean, most = (f"{values[key]:.6g}" for key in ("min", "mean", "max"))
         yield from _section(f"{name} (min {least}, mean {mean}, max {most}{missing})")
-        first, last = _span(values["counts"])
+        first, last = filled(values["counts"])
         top = max(values["counts"])
         for number in range(first, last):
             yield _line(bin_name(values["edges"], number), values["counts"][number], top)
@@ -79,10 +97,10 @@ def bin_name(edges: Sequence[float | None], number: int) -> str:
     return f"< {high:g}" if number == 0 and edges[-1] is None else f"{low:g} - {high:g}"
 
 
-def _span(counts: Sequence[int]) -> tuple[int, int]:
-    """Without empty bins at both ends."""
-    filled = [number for number, count in enumerate(counts) if count]
-    return filled[0], filled[-1] + 1
+def filled(counts: Sequence[int]) -> tuple[int, int]:
+    """The first bin that is not empty, and the one behind the last."""
+    found = [number for number, count in enumerate(counts) if count]
+    return found[0], found[-1] + 1
 
 
 def _section(title: str) -> tuple[str, str]:

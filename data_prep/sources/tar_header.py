@@ -91,7 +91,7 @@ def entries(stream: Seekable) -> Iterator[Entry]:
         TarDamage: a header is broken, a file is sparse, or the archive ends without its end mark.
     """
     base = stream.tell()
-    position, begin, ended = 0, 0, False
+    position, begin, ended, last = 0, 0, False, ""
     path: str | None = None  # what headers in front say of the next file
     length: int | None = None
     while block := stream.read(BLOCK):
@@ -125,9 +125,11 @@ def entries(stream: Seekable) -> Iterator[Entry]:
             yield Entry(name, size, begin, position)
         stream.seek(base + position + padded)
         path, length = None, None
-        position, begin = position + padded, position + padded
+        position, begin, last = position + padded, position + padded, name
     if not ended:
-        raise TarDamage(f"the archive is cut off: no end mark at byte {position}")
+        raise TarDamage(
+            f"the archive is cut off: no end mark at byte {position}" + (f", in or after {last}" if last else "")
+        )
 
 
 def parse_attributes(content: bytes) -> dict[str, str]:

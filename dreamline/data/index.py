@@ -49,6 +49,7 @@ class FolderInfo(Config):
     headers: bool = True  # whether sizes of pictures were read
     hashed: bool = False  # whether every byte was read, for the sha256 of each tar
     scan: str = ""  # changes with what was asked for, and with the code that reads tars
+    num_renamed: int = 0  # samples whose key several tars have; the tar's name stands in front of it
     rejected: dict[str, int] = {}  # by reason
     rejects: TableEntry | None = None  # what cannot be used: shard, sample, member, reason, detail
 
