@@ -83,8 +83,8 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
 
     with Tracker(job, stage.name, world) as tracker:
         hooks: list[Hook] = [guard, curve, tracker.log, save, *assembly.hooks]
-        every, measure = job.runtime.log_every, assembly.measure
-        stop = fit(stage, objective, trainables, emas, assembly.data, state, world, every, hooks, measure)
+        every, measure, ahead = job.runtime.log_every, assembly.measure, job.runtime.read_ahead
+        stop = fit(stage, objective, trainables, emas, assembly.data, state, world, every, hooks, measure, ahead)
         if stop is not None:
             checkpoint.save(run_dir, state, trainables, emas, objective, identity, world)
         if world.first:
