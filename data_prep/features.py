@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 def write_features(
     encoded: Encoded, table: pa.Table, folder: Path, stem: str, plan: str, settings: EncodeSettings
 ) -> None:
-    """Publish `<stem>.safetensors` and `<stem>.arrow`, then `<stem>.json`.
+    """Publish `<stem>.safetensors`, `<stem>.rows` and `<stem>.arrow`, then `<stem>.json`.
+
+    `table` has a column "row", the samples' rows in the data set, and any others.
 
     Raises:
         ValueError: a value is not finite or too large for its type; names the sample.
@@ -48,6 +51,9 @@ def write_features(
     tensors |= _ragged("null", encoded.nulls, text_dtype, owners)
     content = save(tensors)
     write_bytes(folder / f"{stem}.safetensors", content)
+    prompts = [sample.text for sample in encoded.samples]
+    rows = {"rows": torch.tensor(table["row"].to_pylist()), **_packed("key", keys), **_packed("prompt", prompts)}
+    write_bytes(folder / f"{stem}.rows", save(rows))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as file:
         file.write_table(table)
@@ -59,7 +65,7 @@ def write_features(
         "latent_shape": list(encoded.latents.shape[1:]),
         "text_dim": encoded.texts[0].shape[1],
         "keys": keys,
-        "prompts": [sample.text for sample in encoded.samples],
+        "prompts": prompts,
         "labels": [sample.label for sample in encoded.samples],
         "facts": [sample.facts for sample in encoded.samples],
     }
@@ -87,7 +93,7 @@ def table_of(encoded: Encoded, index: SampleIndex, rows: Indices) -> pa.Table:
 def is_encoded(folder: Path, stem: str, plan: str) -> bool:
     """Whether the shard is there from an earlier attempt, complete and undamaged."""
     sidecar, path = folder / f"{stem}.json", folder / f"{stem}.safetensors"
-    if not (sidecar.is_file() and path.is_file() and path.with_suffix(".arrow").is_file()):
+    if not all(path.with_suffix(suffix).is_file() for suffix in (".json", ".safetensors", ".rows", ".arrow")):
         return False
     record = json.loads(sidecar.read_text())
     return bool(record["plan"] == plan and sha256(path) == record["sha256"])
@@ -107,6 +113,7 @@ def shard_entry(folder: Path, stem: str, kind: Kind, size: Size) -> FeatureShard
         width=size[0],
         height=size[1],
         latent_shape=record["latent_shape"],
+        rows=sha256(folder / f"{stem}.rows"),
         table=sha256(folder / f"{stem}.arrow"),
     )
 
@@ -148,6 +155,13 @@ def publish_features(
     )
     write_features_info(info, folder)
     return info
+
+
+def _packed(name: str, texts: Sequence[str]) -> dict[str, Tensor]:
+    """`<name>s`, UTF-8 end to end, and `<name>_offsets` [n + 1]."""
+    encoded = [text.encode() for text in texts]
+    content = torch.from_numpy(np.frombuffer(b"".join(encoded), np.uint8).copy())
+    return {f"{name}s": content, f"{name}_offsets": torch.tensor([0, *map(len, encoded)]).cumsum(0)}
 
 
 def _ragged(name: str, pieces: Sequence[Tensor], dtype: torch.dtype, owners: Sequence[str]) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ class FeatureShard(ShardEntry):
     width: int  # px of the encoded pictures
     height: int
     latent_shape: tuple[int, int, int]  # channels, height, width
-    table: str | None = None  # sha256 of the table of its rows; without one they are in the sidecar, and follow on
+    rows: str | None = None  # sha256 of the file that says which samples they are; else the sidecar says it
+    table: str | None = None  # sha256 of the table of all that is known of them
 
 
 class FeaturesInfo(Config):

@@ -3,8 +3,9 @@
 A shard is `<name>.safetensors` with `latents` [N, C, h, w], `text` [sum L, D], `text_offsets` [N + 1], `null_text`,
 `null_offsets`, and for edits `source_latents` [N, C, h, w], `image_text`, `image_offsets`, `image_index` [N]: what the
 text encoder makes of a source image is stored once per different image (the decoder is causal, so all prompts of an
-image share these states), the empty prompt's states too. `<name>.arrow` holds what is known of every sample, with its
-row in the data set; `<name>.json` marks the shard as finished.
+image share these states), the empty prompt's states too. `<name>.rows` is such a file, too: `rows` [N] in the data
+set, `keys` and `prompts` as UTF-8 with `key_offsets` and `prompt_offsets` [N + 1]. `<name>.arrow` holds all that is
+known of every sample, for filters; `<name>.json` marks the shard as finished.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ class _Shard:
             tensors = map_tensors(self.path)
         except ValueError as error:
             raise ConfigError(f"{error}; run the encode job again") from None
-        sizes = {len(tensors["latents"]), len(tensors["text_offsets"]) - 1, self.table.num_rows}
+        sizes = {len(tensors["latents"]), len(tensors["text_offsets"]) - 1, len(self.keys)}
         if sizes != {self.entry.samples} or int(tensors["text_offsets"][-1]) != len(tensors["text"]):
             raise ConfigError(
                 f"{self.path}: holds {sorted(sizes)} samples, not {self.entry.samples}; run the encode job again"
@@ -276,11 +277,11 @@ class _Shard:
 
     @cached_property
     def table(self) -> pa.Table:
-        """What is known of the samples."""
+        """All that is known of the samples."""
         import pyarrow as pa
 
         if self.entry.table is None:
-            records = json.loads(self.path.with_suffix(".json").read_text())
+            records = self._records
             facts = [json.dumps(value, sort_keys=True, separators=(",", ":")) for value in records["facts"]]
             return pa.table(
                 {"key": records["keys"], "text": records["prompts"], "label": records["labels"], "facts": facts}
@@ -288,21 +289,40 @@ class _Shard:
         with pa.ipc.open_file(pa.memory_map(str(self.path.with_suffix(".arrow")))) as file:
             return file.read_all()
 
+    @cached_property
+    def _records(self) -> dict[str, list[Any]]:
+        """Content of the sidecar."""
+        records: dict[str, list[Any]] = json.loads(self.path.with_suffix(".json").read_text())
+        return records
+
+    @cached_property
+    def _rows(self) -> dict[str, Tensor]:
+        path = self.path.with_suffix(".rows")
+        try:
+            return map_tensors(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); run the encode job again") from None
+
     def rows(self, start: int) -> Indices:
-        """Rows in the data set: as the table says, else from `start` on."""
-        if self.entry.table is None:
+        """Rows in the data set: as the shard says, else from `start` on."""
+        if self.entry.rows is None:
             return np.arange(start, start + self.entry.samples)
-        return np.asarray(self.table.column("row"))
+        return np.asarray(self._rows["rows"].numpy(), np.int64)
 
     @cached_property
-    def keys(self) -> _Strings:
+    def keys(self) -> Strings:
         """Keys."""
-        return _Strings(self.table.column("key"))
+        return self._strings("key", "keys")
 
     @cached_property
-    def prompts(self) -> _Strings:
+    def prompts(self) -> Strings:
         """Captions or instructions."""
-        return _Strings(self.table.column("text"))
+        return self._strings("prompt", "prompts")
+
+    def _strings(self, one: str, many: str) -> Strings:
+        if self.entry.rows is None:
+            return self._records[many]
+        return _Packed(_view(self._rows[f"{one}_offsets"]), _view(self._rows[many]))
 
     @cached_property
     def _offsets(self) -> dict[str, memoryview]:
@@ -340,16 +360,17 @@ def _view(tensor: Tensor) -> memoryview:
     return memoryview(values)
 
 
-class _Strings:
-    """A column of strings where it lies; a single one is had ten times as fast as through pyarrow."""
+class _Packed:
+    """Strings where they lie, end to end."""
 
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        array = column.combine_chunks()
-        _, starts, content = array.buffers()
-        self._start = array.offset
-        self._starts = memoryview(starts).cast("i")
-        self._content = memoryview(content or b"")
+    def __init__(self, offsets: memoryview, content: memoryview) -> None:
+        self._offsets, self._content = offsets, content
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
 
     def __getitem__(self, number: int) -> str:
-        place = self._start + number
-        return str(self._content[self._starts[place] : self._starts[place + 1]], "utf-8")
+        return str(self._content[self._offsets[number] : self._offsets[number + 1]], "utf-8")
+
+
+Strings = list[str] | _Packed

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,13 +24,16 @@ import numpy as np
 from dreamline import storage
 from dreamline.config import Config, ConfigError, build, digest
 from dreamline.data.collection import COLLECTION_VERSION, TableEntry, parse_collection
-from dreamline.data.manifest import DATASET, MANIFEST, DatasetInfo, ShardEntry
+from dreamline.data.foreign import IndexedShard, Roles, to_sample
+from dreamline.data.manifest import DATASET, MANIFEST, DatasetInfo
 from dreamline.data.order import Indices
 from dreamline.data.places import COLUMNS, HEAD, PLACES_VERSION, Places, derive, map_names
+from dreamline.data.sample import Sample
 
 FOLDER_INDEX = "index.json"
 FOLDER_TABLE = "index.parquet"
 FOLDER_VERSION = 1
+UNHASHED = "unhashed-"
 
 
 class FolderInfo(Config):
@@ -40,8 +43,15 @@ class FolderInfo(Config):
     name: str
     fingerprint: str  # over keys and members of all samples, whatever the layout of shards
     num_samples: int
-    table: TableEntry  # index.parquet; its rows are in the order of the shards
-    shards: tuple[ShardEntry, ...]
+    table: TableEntry  # one row per sample, in the order of the shards
+    shards: tuple[IndexedShard, ...]
+    roles: Roles = Roles()  # which member of a sample is what
+    headers: bool = True  # whether sizes of pictures were read
+    hashed: bool = False  # whether every byte was read, for the sha256 of each tar
+    scan: str = ""  # changes with what was asked for, and with the code that reads tars
+    num_renamed: int = 0  # samples whose key several tars have; the tar's name stands in front of it
+    rejected: dict[str, int] = {}  # by reason
+    rejects: TableEntry | None = None  # what cannot be used: shard, sample, member, reason, detail
 
 
 def folder_columns() -> Any:
@@ -57,9 +67,14 @@ class Shard(NamedTuple):
     """One tar."""
 
     name: str  # below the data set
-    sha256: str
+    sha256: str  # of a tar of others that was not hashed: what tells its version, behind `UNHASHED`
     size: int  # bytes
     samples: int
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the hash of the content is known."""
+        return not self.sha256.startswith(UNHASHED)
 
 
 class Member(NamedTuple):
@@ -88,6 +103,7 @@ class _Content:
     tables: tuple[tuple[str, str | None], ...]  # name and, where it is known, sha256 of each manifest
     shards: tuple[Shard, ...]
     cure: str
+    roles: Roles | None = None  # of tars of others
 
 
 class SampleIndex:
@@ -98,11 +114,12 @@ class SampleIndex:
         folder: local path or s3:// URL.
         shards: all tars.
         cure: what to do about a damaged file.
+        roles: which member of a sample is what, in tars of others; None in ours.
     """
 
     def __init__(self, folder: str, content: _Content, places: Places) -> None:
         self.folder, self.name, self.fingerprint, self.cure = folder, content.name, content.fingerprint, content.cure
-        self.shards = content.shards
+        self.shards, self.roles = content.shards, content.roles
         self.places = places
         self.first_rows = np.cumsum([0, *(shard.samples for shard in self.shards)])  # [shards + 1]
         self._state = (folder, content, places.folder)
@@ -160,6 +177,14 @@ class SampleIndex:
             spans = zip(names, places.offset[span].tolist(), places.size[span].tolist(), strict=True)
             found.append(Location(self.key(row), shard, tuple(Member(*place) for place in spans)))
         return found
+
+    def sample(self, key: str, members: Mapping[str, bytes]) -> Sample:
+        """Make a sample of the content of its members.
+
+        Raises:
+            ValueError: a member is missing or cannot be read; names the sample.
+        """
+        return Sample.from_members(key, members) if self.roles is None else to_sample(key, members, self.roles)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -274,9 +299,14 @@ def _read_folder_info(folder: str) -> _Content:
             f"run `dreamline data index {folder}` again"
         )
     info = build(FolderInfo, values, path)
-    shards = tuple(Shard(item.name, item.sha256, item.size, item.samples) for item in info.shards)
+    shards = tuple(
+        Shard(item.name, item.sha256 or f"{UNHASHED}{digest([path, item.name, item.version])}", item.size, item.samples)
+        for item in info.shards
+    )
     cure = f"if the change is meant, run `dreamline data index {folder}` again, else copy the file back"
-    return _Content(info.name, info.fingerprint, None, ((info.table.name, info.table.sha256),), shards, cure)
+    return _Content(
+        info.name, info.fingerprint, None, ((info.table.name, info.table.sha256),), shards, cure, info.roles
+    )
 
 
 def _parse(content: bytes, path: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "U8": torch.uint8}
 
 
 def map_tensors(path: Path) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ class LocalShards:
             return
         if found.st_size != shard.size:
             raise ConfigError(f"{path}: is {found.st_size} bytes long, not {shard.size}; {self.index.cure}")
-        if self.verify:
+        if self.verify and shard.hashed:
             self._verify(shard, path, descriptor)
         self._seen[number] = (found.st_size, found.st_mtime_ns)
 

@@ -70,7 +70,7 @@ class ShardReader:
         """
         wanted = np.asarray(rows, np.int64).tolist()
         return [
-            Sample.from_members(self.index.key(row), found)
+            self.index.sample(self.index.key(row), found)
             for row, found in zip(wanted, self.members(wanted), strict=True)
         ]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dreamline.config import Job
 from dreamline.data.batch import Batch
-from dreamline.data.features import FeatureSet
 from dreamline.data.mixture import Mixture
+from dreamline.encoding.sources import open_features
 from dreamline.engine.config import MixedStage
 from dreamline.engine.world import World
 from dreamline.storage import write_json
@@ -31,7 +31,7 @@ class StageData:
     def __init__(self, job: Job, stage: MixedStage, world: World) -> None:
         self.names = list(stage.mixture)
         parts = [
-            (FeatureSet(job.input(name)), component.weight, component.filter)
+            (open_features(job, name, world.device), component.weight, component.filter)
             for name, component in stage.mixture.items()
         ]
         self.mixture = Mixture(parts, stage.seed, stage.global_batch_size)

@@ -120,7 +120,7 @@ def test_version_1_is_read(tmp_path: Path) -> None:
     old["shards"] = [{name: getattr(shard, name) for name in names} for shard in info.shards]
     old |= {"schema_version": 1, "kind": "edit", "width": 32, "height": 32, "latent_shape": [2, 4, 4]}
     (tmp_path / "dataset.json").write_text(json.dumps(old))
-    for path in tmp_path.glob("*.arrow"):
+    for path in [*tmp_path.glob("*.arrow"), *tmp_path.glob("*.rows")]:
         path.unlink()
     features = FeatureSet(tmp_path)
     found = features.read(np.arange(11))
@@ -224,7 +224,7 @@ def test_writing_is_reproducible_and_resumable(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_set(tmp_path / name, "edit", [6, 5])
         files = sorted(path.name for path in (tmp_path / name).iterdir())
-        assert len(files) == 7
+        assert len(files) == 9
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert is_encoded(tmp_path / "a", "x-edit-000000", "plan")
