@@ -83,13 +83,22 @@ def test_schedule(counts: list[dict[int, int]], weights: list[float], size: int)
         assert np.abs(came - np.arange(1, batches + 1) * float(schedule.share(bucket))).max() < 3
 
 
-@given(first=COUNTS, second=COUNTS, weight=st.sampled_from([1.0, 3.0, 0.25]))
-@settings(max_examples=200, deadline=None)
-def test_two_components_are_exact_to_about_a_batch(first: dict[int, int], second: dict[int, int], weight: float) -> None:
-    size = 64
-    schedule = Schedule([first, second], [1.0, weight], size)
-    rounding = len(schedule.buckets) / 2  # half a sample in each bucket
-    assert max(schedule.error(0), schedule.error(1)) <= 1.2 * size + max(rounding, 1)
+def test_pairs_of_components_are_exact_to_about_a_batch() -> None:
+    drawn = np.random.default_rng(7)
+
+    def counts(buckets: int) -> dict[int, int]:
+        kept = {b: int(10 ** drawn.uniform(0, 6)) for b in range(buckets) if drawn.random() < 0.8}
+        return kept or {0: 1}
+
+    bounds = []
+    for _ in range(300):
+        buckets = int(drawn.integers(2, 18))
+        schedule = Schedule([counts(buckets), counts(buckets)], [1.0, float(drawn.choice([1, 3, 0.25, 10]))], 1)
+        bounds.append(float(schedule.between.error([schedule.mix[bucket][0] for bucket in schedule.buckets])))
+    half, nine_tenths, worst = np.quantile(bounds, [0.5, 0.9, 1])
+    print(f"batches: half {half:.2f}, nine in ten {nine_tenths:.2f}, worst {worst:.2f}")
+    assert nine_tenths < 1
+    assert worst < 1.2
 
 
 def test_one_bucket_is_the_plain_interleave() -> None:
