@@ -75,7 +75,7 @@ def plan_tasks(index: SampleIndex, target: Target, stem: Callable[[Shard], str])
     Raises:
         ConfigError: pictures fit no size; see `placement.place`.
     """
-    sizes, bucket = place(index, target.settings)
+    sizes, bucket = place(index, target.settings, pixel_factor(target.frozen))
     group = bucket * 2 + edits(index)
     tasks = []
     for number, shard in enumerate(index.shards):
@@ -123,6 +123,12 @@ def text_dim(frozen: str) -> int:
     """Width of the text encoder's states."""
     config = json.loads((Path(frozen) / "text_encoder" / "config.json").read_text())
     return int(config["text_config"]["hidden_size"])
+
+
+def pixel_factor(frozen: str) -> int:
+    """Pixels per latent, on a side."""
+    config = json.loads((Path(frozen) / "vae" / "config.json").read_text())
+    return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
 
 
 @lru_cache(maxsize=1)
