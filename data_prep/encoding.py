@@ -89,11 +89,15 @@ def plan_tasks(index: SampleIndex, target: Target, stem: Callable[[Shard], str])
     return tasks
 
 
-def finished(tasks: Sequence[EncodeTask]) -> dict[Path, FeatureShard]:
-    """What earlier attempts have finished, by path. What killed ones left behind is removed."""
+def prepare(tasks: Sequence[EncodeTask]) -> None:
+    """Make the folders, and remove what killed attempts left behind. Nobody else may be writing."""
     for folder in {task.folder for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
+
+
+def finished(tasks: Sequence[EncodeTask]) -> dict[Path, FeatureShard]:
+    """What earlier attempts have finished, by path."""
     return {task.path: task.entry() for task in tasks if task.is_done()}
 
 
