@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from dreamline.config import Config, ConfigError, Input, Job, digest
+from dreamline.config import Config, ConfigError, Input, Job, apply_override, build, digest
 from dreamline.encoding.settings import EncodeSettings, Precision
 from dreamline.scenes.world import World
 from dreamline.storage import hash_folder
@@ -72,6 +73,21 @@ class EncodeRequest(Config):
     limit: int | None = Field(None, ge=0, description="stop when this many samples are encoded; files stay whole")
     num_workers: int = Field(1, ge=1, description="tasks at a time")
     num_threads: int = Field(1, ge=1, description="compute threads of each")
+
+
+def load_request(
+    data: str, output: str, encoders: str, overrides: Sequence[str], limit: int | None, workers: int
+) -> EncodeRequest:
+    """A request from the command line; `overrides` are settings, such as text_dtype=bfloat16.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
+    values: dict[str, Any] = {"settings": {"text_dtype": "float16"}}
+    for item in overrides:
+        apply_override(values, f"settings.{item}")
+    told = {"data": data, "output": output, "encoders": encoders, "limit": limit, "num_workers": workers}
+    return build(EncodeRequest, {**values, **told}, "--set")
 
 
 def encoders_input(folder: str | Path) -> Input:

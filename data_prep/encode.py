@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from data_prep.config import EncodeJob, encoders_input
-from data_prep.encoding import EncodeTask, Target, encode_tasks, finished, plan_tasks, text_dim
+from data_prep.encoding import EncodeTask, Target, encode_tasks, finished, plan_tasks, prepare, text_dim
 from data_prep.features import content_fingerprint, publish_features
 from dreamline.config import ConfigError
 from dreamline.data.encoded import FeatureShard, FeaturesInfo
@@ -63,6 +63,7 @@ def plan_kind(index: SampleIndex, kind: str, job: EncodeJob) -> list[EncodeTask]
 
 def encode_all(tasks: list[EncodeTask], job: EncodeJob) -> None:
     """Encode the shards that no earlier attempt has finished."""
+    prepare(tasks)
     old = finished(tasks)
     total, done = sum(len(task.rows) for task in tasks), sum(entry.samples for entry in old.values())
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.build.progress import Step
 from data_prep.config import EncodeRequest
-from data_prep.encoding import EncodeTask, Target, encode_tasks, finished, plan_tasks, text_dim
+from data_prep.encoding import EncodeTask, Target, encode_tasks, finished, plan_tasks, prepare, text_dim
 from data_prep.features import publish_features
 from dreamline.config import ConfigError, digest
 from dreamline.data.encoded import FeatureShard, FeaturesInfo, read_features_info
@@ -33,14 +33,16 @@ class Encoding:
 
     def __init__(self, request: EncodeRequest) -> None:
         self.request = request
-        self.index: SampleIndex = open_index(request.data)
+        data = request.data if is_remote(request.data) else str(Path(request.data).resolve())
+        self.index: SampleIndex = open_index(data)
         if not len(self.index):
             raise ConfigError(f"{self.index.folder}: holds no samples; see its rejects for the reasons")
-        self.key: dict[str, Any] = full_key(self.index, request.encoders, request.settings)
+        self.frozen = str(Path(request.encoders).resolve())  # workers may run elsewhere
+        self.key: dict[str, Any] = full_key(self.index, self.frozen, request.settings)
         self.folder = self._folder()
         if (self.folder / DATASET).is_file():
             check_key(read_features_info(self.folder).key, self.key, str(self.folder))
-        target = Target(str(self.folder), request.encoders, digest(self.key), request.settings, request.num_threads)
+        target = Target(str(self.folder), self.frozen, digest(self.key), request.settings, request.num_threads)
         self.tasks = plan_tasks(self.index, target, _stem)
 
     def run(self, say: Callable[[Step], None]) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Encoding:
             What there is now.
         """
         started = published = time.monotonic()
+        prepare(self.tasks)
         found = finished(self.tasks)
         before = done = sum(entry.samples for entry in found.values())
         self._publish(found)
@@ -63,8 +66,10 @@ class Encoding:
                 self._publish(found)
                 published = time.monotonic()
 
-        encode_tasks(self._wanted(found), self.request.num_workers, self.request.num_threads, follow)
-        info = self._publish(found)
+        try:
+            encode_tasks(self._wanted(found), self.request.num_workers, self.request.num_threads, follow)
+        finally:  # also where it was interrupted: what is there can be used
+            info = self._publish(found)
         return {
             "output": str(self.folder),
             "samples": info.num_samples,
@@ -94,7 +99,7 @@ class Encoding:
             name=self.index.name,
             num_rows=len(self.index),
             plan=digest(self.key),
-            text_dim=text_dim(self.request.encoders),
+            text_dim=text_dim(self.frozen),
             parents={"data": self.index.fingerprint},
             key=self.key,
             settings=self.request.settings,
@@ -107,7 +112,7 @@ class Encoding:
             raise ConfigError(f"--output {output}: encoded samples are mapped into memory; give a local folder")
         if not output and is_remote(data):
             raise ConfigError(f"{data}: is not local; say where the encoded samples go (--output FOLDER)")
-        return Path(output) if output else Path(f"{data}-features-{digest(self.key)}")
+        return Path(output).resolve() if output else Path(f"{data}-features-{digest(self.key)}")
 
 
 def _stem(shard: Shard) -> str:

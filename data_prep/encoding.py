@@ -75,7 +75,7 @@ def plan_tasks(index: SampleIndex, target: Target, stem: Callable[[Shard], str])
     Raises:
         ConfigError: pictures fit no size; see `placement.place`.
     """
-    sizes, bucket = place(index, target.settings)
+    sizes, bucket = place(index, target.settings, pixel_factor(target.frozen))
     group = bucket * 2 + edits(index)
     tasks = []
     for number, shard in enumerate(index.shards):
@@ -89,11 +89,15 @@ def plan_tasks(index: SampleIndex, target: Target, stem: Callable[[Shard], str])
     return tasks
 
 
-def finished(tasks: Sequence[EncodeTask]) -> dict[Path, FeatureShard]:
-    """What earlier attempts have finished, by path. What killed ones left behind is removed."""
+def prepare(tasks: Sequence[EncodeTask]) -> None:
+    """Make the folders, and remove what killed attempts left behind. Nobody else may be writing."""
     for folder in {task.folder for task in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
+
+
+def finished(tasks: Sequence[EncodeTask]) -> dict[Path, FeatureShard]:
+    """What earlier attempts have finished, by path."""
     return {task.path: task.entry() for task in tasks if task.is_done()}
 
 
@@ -123,6 +127,12 @@ def text_dim(frozen: str) -> int:
     """Width of the text encoder's states."""
     config = json.loads((Path(frozen) / "text_encoder" / "config.json").read_text())
     return int(config["text_config"]["hidden_size"])
+
+
+def pixel_factor(frozen: str) -> int:
+    """Pixels per latent, on a side."""
+    config = json.loads((Path(frozen) / "vae" / "config.json").read_text())
+    return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
 
 
 @lru_cache(maxsize=1)

@@ -60,6 +60,37 @@ def build(
 
 
 @app.command()
+def encode(
+    target: Target,
+    encoders: Annotated[
+        Path, typer.Option("--encoders", help="Folder with vae, text_encoder, tokenizer, processor.")
+    ] = Path("assets/encoders"),
+    output: Annotated[str, typer.Option("--output", help="Folder; default: beside a local data set.")] = "",
+    overrides: Overrides = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop at this many samples.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it takes and saves.")] = False,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="With --plan: passes over the data.")] = 10,
+    workers: Workers = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Encode a data set: latents and text features, so that training never runs an encoder on these samples.
+
+    --set changes the settings: text_dtype=bfloat16, latent_dtype, batch_size, fit.pixels and so on.
+    """
+    from data_prep.config import load_request
+    from data_prep.encode_run import Encoding
+
+    job = Encoding(load_request(_location(target), output, str(encoders), overrides or [], limit, workers))
+    if not plan:
+        _end(job.run(_say), as_json)
+        return
+    from data_prep.encode_plan import plan_encoding, plan_lines
+
+    found = plan_encoding(job, epochs)
+    print(json.dumps(found, indent=1) if as_json else "\n".join(plan_lines(found)))
+
+
+@app.command()
 def retry(
     target: Target,
     only: Annotated[str, typer.Option("--only", help="transient, permanent or all failures.")] = "transient",

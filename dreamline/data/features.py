@@ -130,7 +130,7 @@ class FeatureSet:
     """
 
     def __init__(self, folder: str | Path, partial: bool = False) -> None:
-        self.folder = Path(folder)
+        self.folder, self.partial = Path(folder), partial
         self.name = str(folder)
         self.info = info = read_features_info(folder)
         self.fingerprint, self.order_key, self.text_dim = info.fingerprint, info.order_key, info.text_dim
@@ -154,6 +154,9 @@ class FeatureSet:
             self.bucket[rows], self.is_edit[rows] = self.buckets.index(shape), shard.entry.kind == "edit"
         if int((self._shard >= 0).sum()) != info.num_samples:
             raise ConfigError(f"{folder}: its shards do not hold the {info.num_samples} samples that dataset.json says")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureSet, (self.folder, self.partial)
 
     def __len__(self) -> int:
         """Number of samples, numbered as in the data set."""

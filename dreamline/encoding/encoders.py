@@ -67,17 +67,8 @@ class Encoders:
         return cls(load_vae(folder).to(device), text)
 
     def latent_shape(self, size: Size) -> tuple[int, int, int]:
-        """Shape of the latents of pictures of this size.
-
-        Raises:
-            ConfigError: a side is no multiple of `factor`.
-        """
+        """Shape of the latents of pictures of this size."""
         width, height = size
-        if width % self.factor or height % self.factor:
-            raise ConfigError(
-                f"pictures of {width} x {height} px: sides must be multiples of {self.factor}; "
-                "set fit (buckets to scale and crop into), or build the data set with buckets"
-            )
         return self.latent_channels, height // self.factor, width // self.factor
 
     @torch.no_grad()

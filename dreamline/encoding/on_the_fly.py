@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ class OnTheFly:
         settings: EncodeSettings | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        self._arguments = (data, frozen, cache, settings, device)
+        self._busy = Lock()  # tokenizers are not made for several threads at once
         self.index: SampleIndex = open_index(data)
         self.name = self.index.folder
         self.frozen, self.device = frozen, device
@@ -61,10 +64,13 @@ class OnTheFly:
             check_key(info.key, key, str(cache))
         self.fingerprint = info.fingerprint if info else digest(key)
         self.order_key = info.order_key if info else self.index.fingerprint
-        sizes, self.bucket = place(self.index, self.settings)
+        sizes, self.bucket = place(self.index, self.settings, self.encoders.factor)
         self.is_edit = edits(self.index)
         self.text_dim = self.encoders.text_dim
         self.buckets = tuple(Bucket(*size, self.encoders.latent_shape(size)) for size in sizes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnTheFly, self._arguments
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -109,7 +115,9 @@ class OnTheFly:
     def _encode(self, rows: Indices) -> Rows:
         """Samples of one kind and bucket."""
         width, height, _ = self.buckets[self.bucket[rows[0]]]
-        encoded = self.encoders.encode(self._reader.read(rows), (width, height), self.settings.batch_size)
+        samples = self._reader.read(rows)
+        with self._busy:
+            encoded = self.encoders.encode(samples, (width, height), self.settings.batch_size)
         return to_rows(encoded, self.settings)
 
 

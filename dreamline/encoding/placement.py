@@ -13,11 +13,13 @@ from dreamline.media.buckets import choose_bucket
 from dreamline.media.errors import MediaError
 
 
-def place(index: SampleIndex, settings: EncodeSettings) -> tuple[tuple[Size, ...], Indices]:
+def place(index: SampleIndex, settings: EncodeSettings, factor: int) -> tuple[tuple[Size, ...], Indices]:
     """The sizes that pictures are encoded in, sorted, and [N] the number of each sample's.
 
+    `factor` is that of the VAE: pixels per latent, on a side.
+
     Raises:
-        ConfigError: the sizes of the pictures are not known, or one fits no bucket; names the sample.
+        ConfigError: the sizes of the pictures are not known, or one fits no bucket or the VAE; names the sample.
     """
     missing = {"width", "height"} - set(index.columns)
     columns = [] if missing else [index.column(name) for name in ("width", "height")]
@@ -28,7 +30,15 @@ def place(index: SampleIndex, settings: EncodeSettings) -> tuple[tuple[Size, ...
         )
     own = np.stack([np.asarray(column, dtype=np.int64) for column in columns], axis=1)
     found, first, inverse = np.unique(own, axis=0, return_index=True, return_inverse=True)
-    chosen = [_choose((int(w), int(h)), settings, index, int(row)) for (w, h), row in zip(found, first, strict=True)]
+    chosen = []
+    for (width, height), row in zip(found.tolist(), first.tolist(), strict=True):
+        size = _choose((width, height), settings, index, row)
+        if size[0] % factor or size[1] % factor:
+            raise ConfigError(
+                f"{index.folder}: sample {index.key(row)} of {size[0]} x {size[1]} px: sides must be multiples of "
+                f"{factor}; set fit (buckets to scale and crop into), or build the data set with buckets"
+            )
+        chosen.append(size)
     sizes = tuple(sorted(set(chosen)))
     numbers = np.array([sizes.index(size) for size in chosen], dtype=np.int64)
     return sizes, numbers[inverse.reshape(-1)]
