@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dreamline.config import digest
+from dreamline.config import ConfigError, digest
 from dreamline.data.batch import Batch
 from dreamline.data.component import Component
 from dreamline.data.features import Bucket, Features, merge
@@ -16,6 +16,7 @@ from dreamline.data.order import Indices
 from dreamline.data.schedule import Schedule
 
 ORDER_VERSION = 1  # raised when the same settings give another order
+MAX_BUCKETS = 200
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Mixture:
         global_batch_size: samples of a batch over all workers; only several buckets need it.
 
     Raises:
-        ConfigError: a filter is wrong, or keeps nothing.
+        ConfigError: a filter is wrong, or keeps nothing; or there are too many buckets to fill batches with.
         ValueError: no component, an empty set, weights that are not positive, sets of different models, or several
             buckets and no batch size.
     """
@@ -146,12 +147,18 @@ def _all_buckets(components: Sequence[Component]) -> list[Bucket]:
     """Buckets that occur, sorted.
 
     Raises:
+        ConfigError: too many to fill batches with.
         ValueError: pictures of one size have different latents, or texts different widths.
     """
     widths = {component.features.text_dim for component in components}
     if len(widths) > 1:
         raise ValueError(f"encoded by different models, text widths differ: {sorted(widths)}")
     buckets = sorted({bucket for component in components for bucket in component.buckets()})
+    if len(buckets) > MAX_BUCKETS:
+        raise ConfigError(
+            f"the samples have {len(buckets)} different shapes, more than {MAX_BUCKETS}, and a batch has one; encode "
+            "them with buckets to scale and crop into (fit), or build the data set with image.buckets"
+        )
     if len({bucket[:2] for bucket in buckets}) < len(buckets) or len({bucket[2][0] for bucket in buckets}) > 1:
         raise ValueError(f"encoded by different models, latents of pictures of one size differ: {buckets}")
     return buckets

@@ -195,6 +195,15 @@ def test_fingerprint_follows_the_batch_where_buckets_do() -> None:
     assert len({Mixture([(two, 1)], 0, size).fingerprint for size in (4, 8)}) == 2
 
 
+def test_too_many_shapes_are_refused() -> None:
+    def shapes(num: int) -> Made:
+        return Made("own sizes", [Bucket(8 * (i + 1), 8, (2, 1, i + 1)) for i in range(num)])
+
+    assert len(Mixture([(shapes(200), 1)], 0, 4).buckets) == 200
+    with pytest.raises(ConfigError, match=r"201 different shapes, more than 200.*fit.*image\.buckets"):
+        Mixture([(shapes(201), 1)], 0, 4)
+
+
 def test_sets_of_different_models_are_refused() -> None:
     other = Made("edit", [Bucket(32, 32, (2, 8, 8))])
     with pytest.raises(ValueError, match="different models, latents"):
