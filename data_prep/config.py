@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from dreamline.config import Config, ConfigError, Input, Job, digest
+from dreamline.config import Config, ConfigError, Input, Job, apply_override, build, digest
+from dreamline.encoding.settings import EncodeSettings, Precision
 from dreamline.scenes.world import World
 from dreamline.storage import hash_folder
-
-Precision = Literal["float16", "bfloat16", "float32"]
 
 
 class DataStage(Config):
@@ -49,6 +49,11 @@ class EncodeStage(Config):
     latent_dtype: Precision = "float32"  # what is trained on, and small
     text_dtype: Precision = "float16"  # nearly all of the bytes; states are of order 1, and 11 bits do for them
 
+    @property
+    def settings(self) -> EncodeSettings:
+        """How samples are encoded."""
+        return EncodeSettings(batch_size=self.batch_size, latent_dtype=self.latent_dtype, text_dtype=self.text_dtype)
+
 
 class EncodeJob(Job):
     """Inputs: t2i, edit (from data) and encoders (see `encoders_input`). Outputs: t2i, edit, frozen."""
@@ -56,6 +61,33 @@ class EncodeJob(Job):
     recipe_version: ClassVar[int] = 1
 
     stage: EncodeStage
+
+
+class EncodeRequest(Config):
+    """What `dreamline data encode` is asked for."""
+
+    data: str = Field(description="data set to encode: a folder or s3://bucket/prefix")
+    output: str = Field("", description="folder of the encoded samples; default: beside a local data set")
+    encoders: str = Field("assets/encoders", description="folder with vae, text_encoder, tokenizer, processor")
+    settings: EncodeSettings = EncodeSettings(text_dtype="float16")
+    limit: int | None = Field(None, ge=0, description="stop when this many samples are encoded; files stay whole")
+    num_workers: int = Field(1, ge=1, description="tasks at a time")
+    num_threads: int = Field(1, ge=1, description="compute threads of each")
+
+
+def load_request(
+    data: str, output: str, encoders: str, overrides: Sequence[str], limit: int | None, workers: int
+) -> EncodeRequest:
+    """A request from the command line; `overrides` are settings, such as text_dtype=bfloat16.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
+    values: dict[str, Any] = {"settings": {"text_dtype": "float16"}}
+    for item in overrides:
+        apply_override(values, f"settings.{item}")
+    told = {"data": data, "output": output, "encoders": encoders, "limit": limit, "num_workers": workers}
+    return build(EncodeRequest, {**values, **told}, "--set")
 
 
 def encoders_input(folder: str | Path) -> Input:

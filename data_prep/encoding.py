@@ -1,127 +1,148 @@
-"""Encoding one shard, the unit of work: what comes out depends on the shard, the encoders and the stage alone."""
+"""Encoding one shard, the unit of work: what comes out depends on the shard, the encoders and the settings alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from data_prep.config import EncodeStage
-from data_prep.features import Encoded, write_features
-from dreamline.data.sample import Sample, decode_png
-from dreamline.data.shards import ShardSet
-from dreamline.model.text import TextEncoder
-from dreamline.model.vae import encode, load_vae, to_tensor
+from data_prep.features import is_encoded, shard_entry, table_of, write_features
+from data_prep.manifest import sweep
+from dreamline.cluster import map_tasks
+from dreamline.data.encoded import FeatureShard
+from dreamline.data.index import SampleIndex, Shard, open_index
+from dreamline.data.order import Indices
+from dreamline.data.sample import Kind
+from dreamline.data.shard_cache import CacheConfig
+from dreamline.data.shards import ShardReader
+from dreamline.encoding.encoders import Encoders, Size
+from dreamline.encoding.placement import edits, place
+from dreamline.encoding.settings import EncodeSettings
 
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class Target:
+    """Where a data set's encoded samples go, and how they are made."""
+
+    folder: str
+    frozen: str
+    plan: str  # digest of what was asked for; files of another plan are made again
+    settings: EncodeSettings
+    threads: int = 1
 
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """One shard of a data set, to be encoded into `folder`."""
+    """Samples of one shard that are of one kind and size, to be encoded into one file."""
 
     dataset: str
-    shard: str
-    num_samples: int
-    folder: str
-    frozen: str
-    plan: str
-    stage: EncodeStage
-    threads: int
+    rows: Indices
+    kind: Kind
+    size: Size
+    stem: str
+    target: Target
 
     @property
-    def stem(self) -> str:
-        """Name of the encoded shard: the shard's without its content hash."""
-        return self.shard.rsplit("-", 1)[0]
+    def folder(self) -> Path:
+        """Where the file goes."""
+        return Path(self.target.folder)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / f"{self.stem}.safetensors"
+
+    def is_done(self) -> bool:
+        """Whether an earlier attempt has finished it."""
+        return is_encoded(self.folder, self.stem, self.target.plan)
+
+    def entry(self) -> FeatureShard:
+        """What dataset.json says of the finished file."""
+        return shard_entry(self.folder, self.stem, self.kind, self.size)
 
 
-def encode_shard(task: EncodeTask) -> int:
-    """Encode and publish one shard, in batches that depend on the shard alone.
+def plan_tasks(index: SampleIndex, target: Target, stem: Callable[[Shard], str]) -> list[EncodeTask]:
+    """One task per shard, kind and size that has samples, in the order of the shards.
+
+    Args:
+        stem: name of a shard's encoded file; where a shard has several kinds or sizes, they are added to it.
+
+    Raises:
+        ConfigError: pictures fit no size; see `placement.place`.
+    """
+    sizes, bucket = place(index, target.settings, pixel_factor(target.frozen))
+    group = bucket * 2 + edits(index)
+    tasks = []
+    for number, shard in enumerate(index.shards):
+        rows = np.arange(index.first_rows[number], index.first_rows[number + 1])
+        found = np.unique(group[rows])
+        for one in found.tolist():
+            kind: Kind = "edit" if one % 2 else "t2i"
+            size = sizes[one // 2]
+            name = stem(shard) if len(found) == 1 else f"{stem(shard)}-{kind}-{size[0]}x{size[1]}"
+            tasks.append(EncodeTask(index.folder, rows[group[rows] == one], kind, size, name, target))
+    return tasks
+
+
+def prepare(tasks: Sequence[EncodeTask]) -> None:
+    """Make the folders, and remove what killed attempts left behind. Nobody else may be writing."""
+    for folder in {task.folder for task in tasks}:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+
+
+def finished(tasks: Sequence[EncodeTask]) -> dict[Path, FeatureShard]:
+    """What earlier attempts have finished, by path."""
+    return {task.path: task.entry() for task in tasks if task.is_done()}
+
+
+def encode_tasks(
+    tasks: Sequence[EncodeTask], workers: int, threads: int, done: Callable[[Path, FeatureShard], None]
+) -> None:
+    """Encode files, `workers` at a time. `done` is called as they are finished."""
+    map_tasks(encode_task, tasks, workers, lambda _, found: done(*found), threads)
+
+
+def encode_task(task: EncodeTask) -> tuple[Path, FeatureShard]:
+    """Encode and publish one file, in batches that depend on its samples alone.
 
     Returns:
-        Number of samples.
+        Its path, and what dataset.json says of it.
     """
-    torch.set_num_threads(task.threads)
-    encoders = _encoders(task.frozen)
-    samples = list(_shards(task.dataset).shard(task.shard))
-    encode_samples = encode_edits if samples[0].kind == "edit" else encode_images
-    encoded = encode_samples(samples, encoders, task.stage.batch_size)
-    latent_dtype, text_dtype = (getattr(torch, name) for name in (task.stage.latent_dtype, task.stage.text_dtype))
-    write_features(encoded, Path(task.folder), task.stem, task.plan, latent_dtype, text_dtype)
-    return len(samples)
+    torch.set_num_threads(task.target.threads)
+    encoders = load_encoders(task.target.frozen)
+    index, reader = open_reader(task.dataset)
+    encoded = encoders.encode(reader.read(task.rows), task.size, task.target.settings.batch_size)
+    table = table_of(encoded, index, task.rows)
+    write_features(encoded, table, task.folder, task.stem, task.target.plan, task.target.settings)
+    return task.path, task.entry()
 
 
-@dataclass(frozen=True)
-class Encoders:
-    """The frozen networks."""
-
-    vae: Any
-    text: TextEncoder
-
-    @torch.no_grad()
-    def latents(self, images: Sequence[bytes]) -> Tensor:
-        """Latents [B, C, h, w] of PNG files of one size."""
-        return encode(self.vae, torch.stack([to_tensor(decode_png(image)) for image in images]))
+def text_dim(frozen: str) -> int:
+    """Width of the text encoder's states."""
+    config = json.loads((Path(frozen) / "text_encoder" / "config.json").read_text())
+    return int(config["text_config"]["hidden_size"])
 
 
-def encode_images(samples: Sequence[Sample], encoders: Encoders, batch_size: int) -> Encoded:
-    """Images and captions."""
-    latents: list[Tensor] = []
-    texts: list[Tensor] = []
-    for batch in _batches(samples, batch_size):
-        latents.append(encoders.latents([sample.image for sample in batch]))
-        texts += encoders.text.encode_generate([sample.text for sample in batch])
-    return Encoded(samples, torch.cat(latents), texts, [encoders.text.null_generate()])
-
-
-def encode_edits(samples: Sequence[Sample], encoders: Encoders, batch_size: int) -> Encoded:
-    """Edit triplets. What the text encoder makes of a source comes from its empty prompt, once per different image."""
-    latents: list[Tensor] = []
-    source_latents: list[Tensor] = []
-    texts: list[Tensor] = []
-    images: list[Tensor] = []
-    nulls: list[Tensor] = []
-    number: dict[bytes, int] = {}  # of a source image
-    for batch in _batches(samples, batch_size):
-        sources = [_source(sample) for sample in batch]
-        latents.append(encoders.latents([sample.image for sample in batch]))
-        source_latents.append(encoders.latents(sources))
-        row = {source: i for i, source in enumerate(dict.fromkeys(sources))}
-        looks = encoders.text.look([Image.fromarray(decode_png(source)) for source in row])
-        length = encoders.text.num_image_tokens(looks)[0]  # the same for all squares
-        new = [source for source in row if source not in number]
-        for states in encoders.text.null_edit(looks[[row[source] for source in new]]) if new else ():
-            images.append(states[:length])
-            nulls.append(states[length:])
-        number |= {source: len(number) + i for i, source in enumerate(new)}
-        prompts = [sample.text for sample in batch]
-        found = encoders.text.encode_edit(prompts, looks[[row[source] for source in sources]])
-        texts += [states[length:] for states in found]
-    index = [number[_source(sample)] for sample in samples]
-    return Encoded(samples, torch.cat(latents), texts, nulls, torch.cat(source_latents), images, index)
-
-
-def _source(sample: Sample) -> bytes:
-    if sample.source is None:
-        raise ValueError(f"sample {sample.key}: an edit needs a source image")
-    return sample.source
-
-
-def _batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def pixel_factor(frozen: str) -> int:
+    """Pixels per latent, on a side."""
+    config = json.loads((Path(frozen) / "vae" / "config.json").read_text())
+    return int(2 ** (len(config["encoder_block_out_channels"]) - 1))
 
 
 @lru_cache(maxsize=1)
-def _encoders(folder: str) -> Encoders:
-    return Encoders(load_vae(Path(folder)), TextEncoder.from_folder(Path(folder)))
+def load_encoders(folder: str) -> Encoders:
+    """The frozen networks, on a GPU where there is one."""
+    return Encoders.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 @lru_cache(maxsize=2)
-def _shards(folder: str) -> ShardSet:
-    return ShardSet(folder)
+def open_reader(folder: str) -> tuple[SampleIndex, ShardReader]:
+    """A data set and its reader."""
+    index = open_index(folder)
+    return index, ShardReader(index, CacheConfig())

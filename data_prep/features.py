@@ -1,45 +1,45 @@
-"""Writing encoded shards: a safetensors file, then its sidecar that marks it as finished (layout: see `FeatureSet`)."""
+"""Writing encoded shards: safetensors, a table, then the sidecar that marks both as finished (see `FeatureSet`)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dreamline.data.manifest import DatasetInfo, FeaturesInfo, ShardEntry, fingerprint, write_info
-from dreamline.data.sample import Sample
+from dreamline.data.encoded import FeatureShard, FeaturesInfo, write_features_info
+from dreamline.data.index import SampleIndex
+from dreamline.data.manifest import fingerprint
+from dreamline.data.order import Indices
+from dreamline.data.sample import Kind
+from dreamline.encoding.encoders import Encoded, Size
+from dreamline.encoding.settings import EncodeSettings
 from dreamline.storage import sha256, write_bytes
 
-
-@dataclass(frozen=True)
-class Encoded:
-    """The encoded samples of one shard. D is the width of the text encoder."""
-
-    samples: Sequence[Sample]
-    latents: Tensor  # [N, C, h, w]
-    texts: Sequence[Tensor]  # N of [L_i, D]; for edits what follows the image
-    nulls: Sequence[Tensor]  # the empty prompt [L, D]: one for generation; for edits one per different image
-    source_latents: Tensor | None = None  # [N, C, h, w], edits only, as all below
-    images: Sequence[Tensor] = ()  # [L, D] per different source image
-    image_index: Sequence[int] = ()  # N: which of `images` is the sample's
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def write_features(
-    encoded: Encoded, folder: Path, stem: str, plan: str, latent_dtype: torch.dtype, text_dtype: torch.dtype
+    encoded: Encoded, table: pa.Table, folder: Path, stem: str, plan: str, settings: EncodeSettings
 ) -> None:
-    """Publish `<stem>.safetensors`, then `<stem>.json`.
+    """Publish `<stem>.safetensors`, `<stem>.rows` and `<stem>.arrow`, then `<stem>.json`.
+
+    `table` has a column "row", the samples' rows in the data set, and any others.
 
     Raises:
         ValueError: a value is not finite or too large for its type; names the sample.
     """
+    import pyarrow as pa
     from safetensors.torch import save
 
     keys = [sample.key for sample in encoded.samples]
+    latent_dtype, text_dtype = (getattr(torch, name) for name in (settings.latent_dtype, settings.text_dtype))
     tensors = {"latents": _cast(encoded.latents, latent_dtype, keys)}
     tensors |= _ragged("text", encoded.texts, text_dtype, keys)
     owners = keys
@@ -51,6 +51,13 @@ def write_features(
     tensors |= _ragged("null", encoded.nulls, text_dtype, owners)
     content = save(tensors)
     write_bytes(folder / f"{stem}.safetensors", content)
+    prompts = [sample.text for sample in encoded.samples]
+    rows = {"rows": torch.tensor(table["row"].to_pylist()), **_packed("key", keys), **_packed("prompt", prompts)}
+    write_bytes(folder / f"{stem}.rows", save(rows))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
+    write_bytes(folder / f"{stem}.arrow", sink.getvalue().to_pybytes())
     record = {
         "plan": plan,
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -58,56 +65,103 @@ def write_features(
         "latent_shape": list(encoded.latents.shape[1:]),
         "text_dim": encoded.texts[0].shape[1],
         "keys": keys,
-        "prompts": [sample.text for sample in encoded.samples],
+        "prompts": prompts,
         "labels": [sample.label for sample in encoded.samples],
         "facts": [sample.facts for sample in encoded.samples],
     }
     write_bytes(folder / f"{stem}.json", (json.dumps(record, sort_keys=True) + "\n").encode())
 
 
+def table_of(encoded: Encoded, index: SampleIndex, rows: Indices) -> pa.Table:
+    """What is known of some samples: their rows, texts, and all columns of the data set's manifest."""
+    import pyarrow as pa
+
+    samples = encoded.samples
+    columns: dict[str, Any] = {
+        "row": pa.array(rows, pa.int64()),
+        "key": [sample.key for sample in samples],
+        "text": [sample.text for sample in samples],
+        "label": [sample.label for sample in samples],
+    }
+    whole = {name.partition(".")[0] for name in index.columns if "." in name}  # maps; their values are columns, too
+    for name in index.columns:
+        if name not in {*columns, *whole, "members", "shard"}:
+            columns[name] = index.column(name).take(pa.array(rows)).combine_chunks()
+    return pa.table(columns)
+
+
 def is_encoded(folder: Path, stem: str, plan: str) -> bool:
     """Whether the shard is there from an earlier attempt, complete and undamaged."""
     sidecar, path = folder / f"{stem}.json", folder / f"{stem}.safetensors"
-    if not sidecar.is_file() or not path.is_file():
+    if not all(path.with_suffix(suffix).is_file() for suffix in (".json", ".safetensors", ".rows", ".arrow")):
         return False
     record = json.loads(sidecar.read_text())
     return bool(record["plan"] == plan and sha256(path) == record["sha256"])
 
 
+def shard_entry(folder: Path, stem: str, kind: Kind, size: Size) -> FeatureShard:
+    """What dataset.json says of a finished shard."""
+    sidecar = folder / f"{stem}.json"
+    record = json.loads(sidecar.read_text())
+    return FeatureShard(
+        name=f"{stem}.safetensors",
+        sha256=record["sha256"],
+        samples=len(record["keys"]),
+        size=record["size"],
+        records=sha256(sidecar),
+        kind=kind,
+        width=size[0],
+        height=size[1],
+        latent_shape=record["latent_shape"],
+        rows=sha256(folder / f"{stem}.rows"),
+        table=sha256(folder / f"{stem}.arrow"),
+    )
+
+
+def content_fingerprint(entries: Sequence[FeatureShard]) -> str:
+    """Names the very bytes that were written."""
+    return fingerprint((entry.name, entry.sha256, entry.records or "") for entry in entries)
+
+
 def publish_features(
-    dataset: DatasetInfo, folder: Path, stems: Sequence[str], plan: str, parents: Mapping[str, str]
+    folder: Path,
+    entries: Sequence[FeatureShard],
+    *,
+    name: str,
+    num_rows: int,
+    plan: str,
+    text_dim: int,
+    parents: Mapping[str, str],
+    key: Mapping[str, Any],
+    settings: EncodeSettings,
+    names: tuple[str, str],
 ) -> FeaturesInfo:
-    """List the finished shards of an encoded data set in dataset.json, in the order of `stems`."""
-    entries, shapes = [], set()
-    for stem in stems:
-        sidecar = folder / f"{stem}.json"
-        record = json.loads(sidecar.read_text())
-        shapes.add((tuple(record["latent_shape"]), record["text_dim"]))
-        entries.append(
-            ShardEntry(
-                name=f"{stem}.safetensors",
-                sha256=record["sha256"],
-                samples=len(record["keys"]),
-                size=record["size"],
-                records=sha256(sidecar),
-            )
-        )
-    ((latent_shape, text_dim),) = shapes
+    """List finished shards of an encoded data set in dataset.json, in this order.
+
+    `names` are its fingerprint and the key of its order; `num_rows` counts the samples of the data set.
+    """
     info = FeaturesInfo(
-        kind=dataset.kind,
-        name=dataset.name,
+        name=name,
         plan=plan,
-        fingerprint=fingerprint((entry.name, entry.sha256, entry.records or "") for entry in entries),
-        width=dataset.width,
-        height=dataset.height,
+        fingerprint=names[0],
+        order_key=names[1],
+        text_dim=text_dim,
         shards=tuple(entries),
         num_samples=sum(entry.samples for entry in entries),
-        latent_shape=latent_shape,
-        text_dim=text_dim,
+        num_rows=num_rows,
+        key=dict(key),
+        settings=settings.model_dump(mode="json"),
         parents=dict(parents),
     )
-    write_info(info, folder)
+    write_features_info(info, folder)
     return info
+
+
+def _packed(name: str, texts: Sequence[str]) -> dict[str, Tensor]:
+    """`<name>s`, UTF-8 end to end, and `<name>_offsets` [n + 1]."""
+    encoded = [text.encode() for text in texts]
+    content = torch.from_numpy(np.frombuffer(b"".join(encoded), np.uint8).copy())
+    return {f"{name}s": content, f"{name}_offsets": torch.tensor([0, *map(len, encoded)]).cumsum(0)}
 
 
 def _ragged(name: str, pieces: Sequence[Tensor], dtype: torch.dtype, owners: Sequence[str]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from dreamline.config import Config, Job
-from dreamline.engine.config import OptimConfig, TrainedStage
+from dreamline.engine.config import MixedStage, OptimConfig
 from dreamline.rewards.config import RewardTerms
 
 
@@ -32,10 +32,9 @@ class RegressionConfig(Config):
     substeps: int = Field(4, ge=1, description="steps of the teacher to one step of the student")
 
 
-class DMD2Stage(TrainedStage):
+class DMD2Stage(MixedStage):
     """Improved distribution matching distillation (DMD2; Yin et al. 2024). `optim` is the student's."""
 
-    mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
     num_steps: int = Field(4, ge=1, description="sampling steps of the student, on the deployment grid")
     guidance_scale: float = Field(2.0, description="of the teacher, on the text")
     image_guidance_scale: float = Field(1.2, description="of the teacher, on the source of an edit")

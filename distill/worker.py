@@ -36,7 +36,7 @@ def assemble(job: DMD2Job, world: World) -> Assembly:
         pull = RewardPull(load_vae(frozen).to(world.device), reward)
     return Assembly(
         DMD2(student, fake, teacher, job.stage, discriminator, pull),
-        StageData(job, job.stage.mixture, job.stage.seed, world.device),
+        StageData(job, job.stage, world),
         publish,
         outputs={"checkpoint": "checkpoint"},
         averaged=["student"],

@@ -38,6 +38,7 @@ class Runtime(Config):
     tracking_uri: str | None = Field(None, description="MLflow address; nothing is tracked or registered without one")
     backend: str = Field("deepspeed", pattern="^(deepspeed|local)$", description="'local' is plain torch, one worker")
     log_every: int = Field(20, ge=1, description="optimiser steps between two lines of metrics")
+    read_ahead: int = Field(2, ge=0, description="micro-batches that are read before they are needed; 0: none")
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between two resumable checkpoints")
 
 

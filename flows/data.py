@@ -60,6 +60,37 @@ def build(
 
 
 @app.command()
+def encode(
+    target: Target,
+    encoders: Annotated[
+        Path, typer.Option("--encoders", help="Folder with vae, text_encoder, tokenizer, processor.")
+    ] = Path("assets/encoders"),
+    output: Annotated[str, typer.Option("--output", help="Folder; default: beside a local data set.")] = "",
+    overrides: Overrides = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop at this many samples.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it takes and saves.")] = False,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="With --plan: passes over the data.")] = 10,
+    workers: Workers = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Encode a data set: latents and text features, so that training never runs an encoder on these samples.
+
+    --set changes the settings: text_dtype=bfloat16, latent_dtype, batch_size, fit.pixels and so on.
+    """
+    from data_prep.config import load_request
+    from data_prep.encode_run import Encoding
+
+    job = Encoding(load_request(_location(target), output, str(encoders), overrides or [], limit, workers))
+    if not plan:
+        _end(job.run(_say), as_json)
+        return
+    from data_prep.encode_plan import plan_encoding, plan_lines
+
+    found = plan_encoding(job, epochs)
+    print(json.dumps(found, indent=1) if as_json else "\n".join(plan_lines(found)))
+
+
+@app.command()
 def retry(
     target: Target,
     only: Annotated[str, typer.Option("--only", help="transient, permanent or all failures.")] = "transient",
@@ -110,6 +141,57 @@ def report(
     from data_prep.build.report import write_report
 
     _end(write_report(_location(target), out), as_json)
+
+
+@app.command()
+def index(
+    folder: Annotated[str, typer.Argument(help="Folder or s3://bucket/prefix of .tar files.")],
+    image: Annotated[str | None, typer.Option("--image", help="The picture: jpg,png or target.")] = None,
+    source: Annotated[str | None, typer.Option("--source", help="What is edited: source or 0.png.")] = None,
+    mask: Annotated[str | None, typer.Option("--mask", help="White where an edit may change the picture.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Caption or instruction: txt,json.caption.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Category or edit type: cls,json.label.")] = None,
+    headers: Annotated[bool | None, typer.Option("--headers/--no-headers", help="Read the sizes of pictures.")] = None,
+    hashed: Annotated[bool | None, typer.Option("--hash/--no-hash", help="Read every byte, to notice changes.")] = None,
+    workers: Workers = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Index tars that others wrote where they lie, or what is new among them.
+
+    Names of members are what follows the key, with commas between: the first that is there counts; 'none' for none.
+    What is not given stays as it was in the last index.
+    """
+    from data_prep.index.run import index_folder
+    from dreamline.data.foreign import parse_names
+
+    given = {"image": image, "source": source, "mask": mask, "text": text, "label": label}
+    roles = {role: parse_names(role, names) for role, names in given.items() if names is not None}
+    _end(index_folder(folder, roles, headers, hashed, workers, _say).summary(), as_json)
+
+
+@app.command()
+def inspect(
+    target: Target,
+    key: Annotated[str | None, typer.Option("--key", help="Show this sample instead of the whole.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="With --key: write its pictures to this folder.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Page to write; default: inspect-<name>.html here, none with --json.")
+    ] = None,
+    num: Annotated[int, typer.Option("--num", min=1, max=2000, help="Samples on the page.")] = 24,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the choice of samples.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a data set: counts, histograms, and a page with some samples; or one sample."""
+    from data_prep.inspect.run import inspect as look
+    from data_prep.inspect.run import inspect_sample
+
+    if key is None and out is not None:
+        raise ConfigError("--out: goes with --key, the sample whose pictures are wanted; a page is named by --html")
+    if key is not None:
+        found, text = inspect_sample(_location(target), key, out)
+    else:
+        found, text = look(_location(target), html, num, seed, default_page=not as_json)
+    print(json.dumps(found, indent=1) if as_json else text.rstrip("\n"))
 
 
 def _config(target: str, overrides: list[str]) -> BuildConfig:

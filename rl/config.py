@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from dreamline.config import Config, Job
-from dreamline.engine.config import SigmaConfig, TrainedStage
+from dreamline.engine.config import MixedStage, SigmaConfig, TrainedStage
 from dreamline.rewards.config import RewardTerms, SceneRewardConfig
 from dreamline.scenes.world import World
 
@@ -58,10 +58,9 @@ class ProbeConfig(Config):
     image_guidance_scale: float = Field(1.0, ge=0)
 
 
-class ReFLStage(TrainedStage, RewardTerms):
+class ReFLStage(MixedStage, RewardTerms):
     """Reward fine-tuning by back-propagation through one late sampling step (ReFL; Xu et al. 2023, algorithm 1)."""
 
-    mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
     sampling_steps: int = Field(8, ge=2, description="steps of the grid on which pictures are made")
     gradient_from: int = Field(
         4, ge=0, description="first grid step that may carry the gradient; later ones are equally likely"

@@ -40,7 +40,8 @@ class PreferenceData:
         self, world: World, seed: int, edit_share: float, device: torch.device, split: Split = "train"
     ) -> None:
         self.world, self.seed, self.edit_share, self.device, self.split = world, seed, edit_share, device, split
-        self.fingerprint = digest({"world": world.model_dump(mode="json"), "seed": seed, "edit_share": edit_share})
+        values = {"world": world.model_dump(mode="json"), "seed": seed, "edit_share": edit_share}
+        self.identity = {"data": digest(values)}
 
     def batch(self, positions: range) -> PreferenceBatch:
         """The groups at these global positions."""

@@ -37,7 +37,7 @@ def assemble(job: ReFLJob, world: World) -> Assembly:
 
     return Assembly(
         ReFL(unet, RewardPull(vae, reward), job.stage),
-        StageData(job, job.stage.mixture, job.stage.seed, world.device),
+        StageData(job, job.stage, world),
         publish,
         outputs={"checkpoint": "checkpoint"},
         averaged=["student"],

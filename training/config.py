@@ -7,15 +7,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from dreamline.config import Job
-from dreamline.engine.config import SigmaConfig, TrainedStage
+from dreamline.engine.config import MixedStage, SigmaConfig
 from dreamline.model.config import UNetConfig
 
 
-class TrainStage(TrainedStage):
+class TrainStage(MixedStage):
     """One flow-matching stage."""
 
     model: UNetConfig = Field(UNetConfig(), description="network to build when there is no init_from")
-    mixture: dict[str, float] = Field(description="weight of each input data set, by input name (t2i, edit)")
     sigma: SigmaConfig = SigmaConfig()
     text_drop: float = Field(0.1, ge=0, le=1, description="share of samples with the empty prompt")
     foreground_threshold: float | None = Field(

@@ -16,7 +16,7 @@ from training.objective import FlowMatching
 
 def assemble(job: TrainJob, world: World) -> Assembly:
     """Network, data and objective of a stage."""
-    data = StageData(job, job.stage.mixture, job.stage.seed, world.device)
+    data = StageData(job, job.stage, world)
     frozen = job.input("frozen")
     if "init_from" in job.inputs:
         unet = load_unet(job.input("init_from"))

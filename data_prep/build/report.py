@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -16,6 +15,7 @@ from data_prep.build.statistics import MISSING
 from data_prep.build.store import Conflict, Store, open_store
 from data_prep.build.tables import local_file
 from data_prep.build.thumbnail import thumbnail_of
+from data_prep.page import bars, data, grid, page
 from dreamline.config import ConfigError
 from dreamline.data.collection import CollectionInfo
 from dreamline.data.manifest import sum_counts
@@ -23,18 +23,6 @@ from dreamline.data.manifest import sum_counts
 REPORT, NUMBERS = "report.html", "report.json"
 BATCH = 1000  # rows held at a time
 SCANNED = 20_000  # manifest rows looked at for the pictures
-
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --bar: #4a7ebb; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); } code { font-size: 90%; overflow-wrap: anywhere; }
-.columns { display: flex; flex-wrap: wrap; gap: 2rem; } .columns > div { flex: 1 1 20rem; }
-table { border-collapse: collapse; width: 100%; } td { padding: 1px 8px 1px 0; vertical-align: middle; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.bar { width: 40%; } td.bar div { background: var(--bar); height: .7em; min-width: 1px; }
-.grid { display: flex; flex-wrap: wrap; gap: 8px; } figure { margin: 0; max-width: 256px; }
-figcaption { font-size: 11px; max-width: 128px; max-height: 4.5em; overflow: hidden; overflow-wrap: anywhere; }
-"""
 
 
 def write_report(location: str, out: Path | None = None, num_shown: int = 16) -> dict[str, Any]:
@@ -56,13 +44,13 @@ def write_report(location: str, out: Path | None = None, num_shown: int = 16) ->
     if info is None:
         raise ConfigError(f"{location}: no data set there; build it first")
     numbers = summarise(info)
-    page = _page(info, numbers, _kept(store, info, num_shown), _rejected(store, info)).encode()
+    content = _page(info, numbers, _kept(store, info, num_shown), _rejected(store, info)).encode()
     if out is None:
-        store.put(REPORT, page)
+        store.put(REPORT, content)
         store.put(NUMBERS, _json(numbers))
         return {"report": f"{store.location}/{REPORT}", **numbers}
     out.with_suffix(".json").write_bytes(_json(numbers))
-    out.write_bytes(page)
+    out.write_bytes(content)
     return {"report": str(out), **numbers}
 
 
@@ -78,9 +66,9 @@ def refresh_report(store: Store, info: CollectionInfo, num_shown: int = 16) -> N
     old_page, old_numbers = read_if_there(store, REPORT), read_if_there(store, NUMBERS)
     if old_page is not None and old_numbers == _json(numbers):
         return
-    page = _page(info, numbers, _kept(store, info, num_shown), _rejected(store, info)).encode()
+    content = _page(info, numbers, _kept(store, info, num_shown), _rejected(store, info)).encode()
     with suppress(Conflict):  # another build has just published, and reports for itself
-        store.swap(REPORT, page, old_page)  # by way of staging, so that a kill leaves nothing behind
+        store.swap(REPORT, content, old_page)  # by way of staging, so that a kill leaves nothing behind
         store.swap(NUMBERS, _json(numbers), old_numbers)
 
 
@@ -178,53 +166,27 @@ def _page(
         "<h2>Builds</h2>",
         *(_build(number, build) for number, build in enumerate(numbers["builds"], 1)),
         "<h2>Rejected, by reason</h2>",
-        _bars(reasons),
+        bars(reasons),
         '<div class="columns">',
-        *(f"<div><h3>{escape(name)}</h3>{_bars(values)}</div>" for name, values in funnels.items()),
+        *(f"<div><h3>{escape(name)}</h3>{bars(values)}</div>" for name, values in funnels.items()),
         "</div>",
         "<h2>What is in it</h2>",
         '<div class="columns">',
         *(
-            f"<div><h3>{escape(name)}</h3>{_bars(values)}</div>"
+            f"<div><h3>{escape(name)}</h3>{bars(values)}</div>"
             for name, values in {"samples by bucket": numbers["samples_by_bucket"], **histograms}.items()
         ),
         "</div>",
         "<h2>Kept</h2>",
-        *(f"<h3>{escape(source)}</h3>{_grid(shown)}" for source, shown in kept.items()),
+        *(f"<h3>{escape(source)}</h3>{grid(shown)}" for source, shown in kept.items()),
         "<h2>Rejected</h2>",
-        *(f"<h3>{escape(reason)} ({reasons.get(reason, 0)})</h3>{_grid(shown)}" for reason, shown in rejected.items()),
-        f'<script type="application/json" id="numbers">{json.dumps(numbers).replace("<", chr(92) + "u003c")}</script>',
+        *(f"<h3>{escape(reason)} ({reasons.get(reason, 0)})</h3>{grid(shown)}" for reason, shown in rejected.items()),
+        data("numbers", numbers),
     ]
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(info.name)}</title>'
-    )
-    body = "\n".join(parts)
-    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n'
+    return page(info.name, parts)
 
 
 def _build(number: int, build: Mapping[str, Any]) -> str:
     title = f"{number}. build" if build["retry"] is None else f"{number}. retry of {build['retry']} failures"
     counts = {name: build[f"num_{name}"] for name in ("inputs", "kept", "rejected", "ignored", "augmented")}
-    return f"<h3>{title}</h3>{_bars(counts)}"
-
-
-def _bars(values: Mapping[str, int]) -> str:
-    top = max(values.values(), default=0) or 1
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="number">{count:,}</td>'
-        f'<td class="bar"><div style="width:{100 * count / top:.1f}%"></div></td></tr>'
-        for name, count in values.items()
-    )
-    return f"<table>{rows}</table>" if rows else "<p>none</p>"
-
-
-def _grid(shown: Sequence[tuple[bytes | None, str]]) -> str:
-    return f'<div class="grid">{"".join(_figures(shown))}</div>'
-
-
-def _figures(shown: Sequence[tuple[bytes | None, str]]) -> Iterator[str]:
-    for picture, text in shown:
-        image = ""
-        if picture is not None:
-            image = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(picture).decode()}">'
-        yield f'<figure title="{escape(text)}">{image}<figcaption>{escape(text[:200])}</figcaption></figure>'
+    return f"<h3>{title}</h3>{bars(counts)}"

@@ -15,9 +15,9 @@ SIDE = 128  # px, longer side
 Pixels = NDArray[np.uint8]
 
 
-def thumbnail(image: Pixels, source: Pixels | None = None) -> bytes:
-    """JPEG of a picture [H, W, 3], of an edit with its source to the left; longer sides `SIDE` px."""
-    pictures = [_small(picture) for picture in (source, image) if picture is not None]
+def thumbnail(image: Pixels, source: Pixels | None = None, side: int = SIDE) -> bytes:
+    """JPEG of a picture [H, W, 3], of an edit with its source to the left; longer sides at most `side` px."""
+    pictures = [_small(picture, side) for picture in (source, image) if picture is not None]
     height = min(picture.shape[0] for picture in pictures)
     joined = np.concatenate([picture[:height] for picture in pictures], axis=1)
     ok, content = cv2.imencode(".jpg", cv2.cvtColor(joined, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
@@ -40,7 +40,7 @@ def _read(members: Mapping[str, bytes], stem: str) -> Pixels | None:
     return None if pixels is None else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _small(pixels: Pixels) -> Pixels:
-    factor = min(1.0, SIDE / max(pixels.shape[:2]))
+def _small(pixels: Pixels, side: int) -> Pixels:
+    factor = min(1.0, side / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
     return np.asarray(cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA), np.uint8)

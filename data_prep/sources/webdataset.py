@@ -15,7 +15,8 @@ from data_prep.sources.columns import BadRow, Row, to_record
 from data_prep.sources.presets import Layout
 from data_prep.sources.reader import SPAN_ROWS, Span
 from data_prep.sources.tables import plan_files, read_rows
-from data_prep.sources.tar_file import MAX_MEMBER, Member, TarDamage, members
+from data_prep.sources.tar_file import MAX_MEMBER, Member, members
+from data_prep.sources.tar_header import TarDamage
 from data_prep.sources.text_formats import Stream
 from data_prep.sources.text_table import DAMAGE, PEEK
 from dreamline.storage import FileEntry, is_remote, open_read

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from dreamline.config import Config, ConfigError, build
 from dreamline.data.sample import Kind
@@ -46,27 +46,7 @@ class DatasetInfo(Config):
     statistics: dict[str, dict[str, int]]
 
 
-class FeaturesInfo(Config):
-    """An encoded data set: latents and text features."""
-
-    schema_version: int = SCHEMA_VERSION
-    kind: Kind
-    name: str
-    plan: str
-    fingerprint: str
-    width: int  # px of the encoded images
-    height: int
-    shards: tuple[ShardEntry, ...]
-    num_samples: int
-    latent_shape: tuple[int, int, int]  # channels, height, width
-    text_dim: int
-    parents: dict[str, str]
-
-
-T = TypeVar("T", DatasetInfo, FeaturesInfo)
-
-
-def read_info(cls: type[T], folder: str | Path) -> T:
+def read_info(cls: type[DatasetInfo], folder: str | Path) -> DatasetInfo:
     """Read a folder's dataset.json.
 
     Raises:
@@ -83,7 +63,7 @@ def read_info(cls: type[T], folder: str | Path) -> T:
     return build(cls, values, str(path))
 
 
-def write_info(info: DatasetInfo | FeaturesInfo, folder: str | Path) -> None:
+def write_info(info: DatasetInfo, folder: str | Path) -> None:
     """Publish a folder: everything that it lists is in place."""
     write_text(Path(folder) / DATASET, json.dumps(info.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
 

@@ -76,6 +76,95 @@ def shuffled(ordinals: Indices, size: int, fingerprint: str, seed: int) -> Indic
     return rows
 
 
+class FullOrder:
+    """Every draw anywhere in the data set: for local disks."""
+
+    def __init__(self, size: int, fingerprint: str, seed: int) -> None:
+        self.name = "anywhere"
+        self._arguments = (size, fingerprint, seed)
+
+    def __call__(self, ordinals: Indices) -> Indices:
+        """Row of each draw 0, 1, ...; every pass holds each row once."""
+        return shuffled(ordinals, *self._arguments)
+
+    def shards(self, ordinals: Indices) -> Indices:
+        """Shards worth holding for these draws: none in particular."""
+        return np.zeros(0, np.int64)
+
+
+class WindowedOrder:
+    """Every draw within a window of a few shards: for object storage.
+
+    On each pass the shards are permuted and taken `width` at a time; the samples of such a window are permuted. Tables
+    are as long as the list of shards, never as the list of samples.
+
+    Args:
+        sizes: samples of each shard, whose rows follow each other.
+        width: shards of a window.
+    """
+
+    def __init__(self, sizes: Sequence[int], width: int, fingerprint: str, seed: int) -> None:
+        if width < 1 or min(sizes, default=0) < 0 or not sum(sizes):
+            raise ValueError(f"windows need a width of at least 1 and shards with samples, got {width} and {sizes}")
+        self.name = f"windows of {width} shards"
+        every = np.array(sizes, np.int64)
+        self._shards = np.flatnonzero(every)  # empty ones take no part
+        self._sizes = every[self._shards]
+        self._first = np.cumsum(self._sizes) - self._sizes
+        self._size = int(self._sizes.sum())
+        self._width, self._fingerprint, self._seed = width, fingerprint, seed
+        self._passes: dict[int, tuple[Indices, Indices]] = {}
+
+    def __call__(self, ordinals: Indices) -> Indices:
+        """Row of each draw 0, 1, ...; every pass holds each row once."""
+        rows = np.empty_like(ordinals)
+        epochs, positions = np.divmod(ordinals, self._size)
+        for epoch in np.unique(epochs).tolist():
+            where = np.flatnonzero(epochs == epoch)
+            rows[where] = self._rows(epoch, positions[where])
+        return rows
+
+    def shards(self, ordinals: Indices) -> Indices:
+        """Shards of the windows that these draws lie in, then of the next window; the soonest needed first."""
+        found: list[int] = []
+        epochs, positions = np.divmod(ordinals, self._size)
+        for epoch in np.unique(epochs).tolist():
+            order, bounds = self._pass(epoch)
+            windows = np.unique(self._windows(bounds, positions[epochs == epoch]))
+            end = (int(windows[-1]) + 2) * self._width
+            found += order[windows[0] * self._width : end].tolist()
+            if end - self._width >= len(order):  # the next window is that of the next pass
+                found += self._pass(epoch + 1)[0][: self._width].tolist()
+        return self._shards[list(dict.fromkeys(found))]
+
+    def _rows(self, epoch: int, positions: Indices) -> Indices:
+        order, bounds = self._pass(epoch)
+        windows = self._windows(bounds, positions)
+        places = np.empty_like(positions)  # in the permuted sequence of shards
+        for window in np.unique(windows).tolist():
+            where = windows == window
+            start = int(bounds[window * self._width])
+            end = int(bounds[min((window + 1) * self._width, len(order))])
+            permuted = epoch_permutation(end - start, f"{self._fingerprint}:window:{window}", self._seed, epoch)
+            places[where] = start + permuted(positions[where] - start)
+        shards = np.searchsorted(bounds, places, side="right") - 1
+        return self._first[order[shards]] + places - bounds[shards]
+
+    def _windows(self, bounds: Indices, positions: Indices) -> Indices:
+        """Number of the window of each position of a pass."""
+        return np.searchsorted(bounds[:: self._width], positions, side="right").astype(np.int64) - 1
+
+    def _pass(self, epoch: int) -> tuple[Indices, Indices]:
+        """The shards of a pass in their order, and the position that each begins at, then the end."""
+        if epoch not in self._passes:
+            if len(self._passes) > 3:
+                self._passes.clear()
+            permutation = Permutation(len(self._sizes), f"{self._fingerprint}:{self._seed}:{epoch}:shards")
+            order = permutation(np.arange(len(self._sizes)))
+            self._passes[epoch] = order, np.concatenate([[0], np.cumsum(self._sizes[order])])
+        return self._passes[epoch]
+
+
 class Interleave:
     """An endless sequence over components in exact proportion to their weights.
 

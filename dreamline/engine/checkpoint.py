@@ -87,13 +87,10 @@ def load(
         ValueError: the state belongs to other data or another number of workers.
     """
     marker = json.loads((folder / MARKER).read_text())
-    different = {
-        key: (marker["identity"].get(key), value)
-        for key, value in identity.items()
-        if marker["identity"].get(key) != value
-    }
-    if different:
-        told = "; ".join(f"{key} was {old}, is {new}" for key, (old, new) in different.items())
+    before: Identity = marker["identity"]
+    if any(before[key] != identity[key] for key in before.keys() & identity.keys()):
+        names = [key for key in {**identity, **before} if before.get(key) != identity.get(key)]
+        told = "; ".join(f"{key} was {before.get(key, 'absent')}, is {identity.get(key, 'absent')}" for key in names)
         raise ValueError(f"{folder}: cannot resume: {told}. Use the former settings, or delete the run's folder")
     for name, trainable in trainables.items():
         trainable.load(folder / name)

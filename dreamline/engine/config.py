@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from dreamline.config import Config
+from dreamline.data.filter import parse_filter
 
 
 class OptimConfig(Config):
@@ -33,6 +36,32 @@ class SigmaConfig(Config):
 
     mean: float = 0.6
     std: float = Field(1.0, gt=0)
+
+
+class MixtureComponent(Config):
+    """How an input data set takes part: a number is its weight, `{weight: 1, filter: "..."}` has a filter too."""
+
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="relative to those of the other data sets")
+    filter: str | None = Field(
+        None,
+        description="expression over the manifest's columns, such as `width >= 512`; without one all samples take part",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_number(cls, value: Any) -> Any:
+        return {"weight": value} if isinstance(value, int | float | str) else value
+
+    @field_validator("filter")
+    @classmethod
+    def _is_expression(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_filter(text)
+        return text
+
+    @model_serializer(mode="wrap")
+    def _as_short_as_can_be(self, write: SerializerFunctionWrapHandler) -> Any:
+        return self.weight if self.filter is None else write(self)
 
 
 class TrainedStage(Config):
@@ -71,3 +100,11 @@ class TrainedStage(Config):
                 f"with stage.micro_batch_size {self.micro_batch_size}; change one of the three"
             )
         return micro
+
+
+class MixedStage(TrainedStage):
+    """A stage that is trained on a mixture of data sets."""
+
+    mixture: dict[str, MixtureComponent] = Field(
+        min_length=1, description="the input data sets and their weights, by input name (t2i, edit)"
+    )

@@ -46,8 +46,11 @@ class Objective(Protocol):
 class Data(Protocol):
     """Random access to the endless sequence of training samples."""
 
-    fingerprint: str
+    @property
+    def identity(self) -> Mapping[str, str | int]:
+        """What must be equal for a run to go on with this data, by name; `data` names the whole sequence."""
+        ...
 
     def batch(self, positions: range) -> Any:
-        """The samples at these global positions."""
+        """The samples at these global positions, which are of one global batch."""
         ...

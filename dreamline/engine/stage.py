@@ -66,11 +66,7 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
     objective = assembly.objective
     trainables = {name: _wrap(job, stage, name, objective, world) for name in objective.modules}
     emas = {name: EMA(trainables[name].module, stage.ema_decay) for name in assembly.averaged if world.first}
-    identity: checkpoint.Identity = {
-        "data": assembly.data.fingerprint,
-        "digest": job.digest(),
-        "world_size": world.size,
-    }
+    identity = {**assembly.data.identity, "digest": job.digest(), "world_size": world.size}
     state, newest = TrainState(), checkpoint.latest(run_dir)
     if newest is not None:
         state = checkpoint.load(newest, trainables, emas, objective, identity, world)
@@ -83,8 +79,8 @@ def run_stage(job: J, stage: TrainedStage, assemble: Callable[[J, World], Assemb
 
     with Tracker(job, stage.name, world) as tracker:
         hooks: list[Hook] = [guard, curve, tracker.log, save, *assembly.hooks]
-        every, measure = job.runtime.log_every, assembly.measure
-        stop = fit(stage, objective, trainables, emas, assembly.data, state, world, every, hooks, measure)
+        every, measure, ahead = job.runtime.log_every, assembly.measure, job.runtime.read_ahead
+        stop = fit(stage, objective, trainables, emas, assembly.data, state, world, every, hooks, measure, ahead)
         if stop is not None:
             checkpoint.save(run_dir, state, trainables, emas, objective, identity, world)
         if world.first:

@@ -34,9 +34,13 @@ class World:
             dist.barrier()
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """Average of every value over the workers; all of them have the same keys."""
-        if self.size == 1 or not values:
+        """Average of every value over the workers that have it; called on all of them."""
+        if self.size == 1:
             return values
-        stacked = torch.tensor([values[name] for name in sorted(values)], dtype=torch.float64, device=self.device)
-        dist.all_reduce(stacked)
-        return dict(zip(sorted(values), (stacked / self.size).tolist(), strict=True))
+        gathered: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(gathered, sorted(values))
+        names = sorted({name for known in gathered for name in known})
+        sums = torch.tensor([values.get(name, 0.0) for name in names], dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        counts = [sum(name in known for known in gathered) for name in names]
+        return {name: total / count for name, total, count in zip(names, sums.tolist(), counts, strict=True)}

@@ -23,7 +23,7 @@ from dreamline.media.errors import MediaError, refusing
 LONGEST_SIDE = 65_500  # of a JPEG
 MAX_TIFF_VALUES = 2**17  # per tag: strip offsets become Python integers, 20 times their size in the file
 MAX_BLOCKS = 2**16  # segments of a JPEG's header, chunks of a PNG; usual files have some ten, large PNG some thousands
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE_MARKERS = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xDA)))  # no length follows
 _TIFF_BYTE_TYPES = (1, 2, 6, 7)  # these stay bytes
@@ -206,7 +206,7 @@ def _judge_jpeg(content: bytes, config: DecodeConfig) -> None:
         if marker[1] == 0xFF:  # a fill byte
             at += 1
             continue
-        if marker[1] in _FRAME_MARKERS:
+        if marker[1] in FRAME_MARKERS:
             components = content[at + 9] if at + 9 < len(content) else 0
             progressive = marker[1] in _PROGRESSIVE_MARKERS
         if marker[1] == 0xDA:
@@ -236,9 +236,14 @@ def _judge_png(content: bytes) -> None:
 
 def _webp_size(content: bytes) -> tuple[int, int]:
     """(width, height) of the canvas, from the first chunk."""
-    first, body = content[12:16], content[20:30]
-    if len(body) < 10 or int.from_bytes(content[4:8], "little") + 8 > len(content):
+    if len(content) < 30 or int.from_bytes(content[4:8], "little") + 8 > len(content):
         raise MediaError("truncated", f"WebP of {len(content)} bytes that announces more")
+    return webp_canvas(content)
+
+
+def webp_canvas(content: bytes) -> tuple[int, int]:
+    """The same from the first 30 bytes of a file."""
+    first, body = content[12:16], content[20:30]
     if first == b"VP8X":
         return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
     if first == b"VP8L":

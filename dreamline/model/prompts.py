@@ -17,6 +17,7 @@ EDIT_TEMPLATE = (
 )
 EDIT_DROP = 64
 MAX_TOKENS = 200  # of a generation prompt; edits have no limit
+STATES = "post-norm"  # the text encoder's states that are used: those after its final norm
 IMAGE_SIDE = 512  # the source is squeezed to this square before the processor sees it
 
 

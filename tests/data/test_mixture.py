@@ -5,18 +5,21 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from data_prep.features import Encoded, is_encoded, publish_features, write_features
+from data_prep.features import content_fingerprint, is_encoded, publish_features, shard_entry, write_features
 from dreamline.config import ConfigError
-from dreamline.data.features import FeatureSet
-from dreamline.data.manifest import DatasetInfo, FeaturesInfo
+from dreamline.data.encoded import FeaturesInfo
+from dreamline.data.features import Bucket, FeatureSet
 from dreamline.data.mixture import Mixture
 from dreamline.data.sample import Kind, Sample
+from dreamline.encoding.encoders import Encoded
+from dreamline.encoding.settings import EncodeSettings, Precision
 
 WIDTH = 6
 
@@ -40,18 +43,27 @@ def encoded(kind: Kind, start: int, num: int) -> Encoded:
     return Encoded(samples, latents, texts, nulls, latents + 100, images, index)
 
 
-def dataset(kind: Kind) -> DatasetInfo:
-    counts = {"num_inputs": 0, "num_samples": 0, "rejected": {}, "statistics": {}, "parents": {}}
-    return DatasetInfo(kind=kind, name="x", plan="", fingerprint="", width=32, height=32, shards=(), **counts)
+def write(content: Encoded, folder: Path, stem: str, start: int, dtype: Precision = "float16") -> None:
+    rows = range(start, start + len(content.samples))
+    texts = {name: [getattr(sample, name) for sample in content.samples] for name in ("key", "text", "label")}
+    table = pa.table({"row": list(rows), **texts, "n": list(rows)})
+    write_features(content, table, folder, stem, "plan", EncodeSettings(text_dtype=dtype))
 
 
-def write_set(folder: Path, kind: Kind, sizes: list[int], dtype: torch.dtype = torch.float16) -> FeaturesInfo:
+def publish(folder: Path, kind: Kind, stems: list[str], num_rows: int, dim: int = WIDTH) -> FeaturesInfo:
+    entries = [shard_entry(folder, stem, kind, (32, 32)) for stem in stems]
+    fingerprint = content_fingerprint(entries)
+    about = {"name": "x", "plan": "plan", "text_dim": dim, "parents": {}, "key": {}, "settings": EncodeSettings()}
+    return publish_features(folder, entries, num_rows=num_rows, names=(fingerprint, fingerprint), **about)
+
+
+def write_set(folder: Path, kind: Kind, sizes: list[int], dtype: Precision = "float16") -> FeaturesInfo:
     start, stems = 0, []
     for number, num in enumerate(sizes):
         stems.append(f"x-{kind}-{number:06d}")
-        write_features(encoded(kind, start, num), folder, stems[-1], "plan", torch.float32, dtype)
+        write(encoded(kind, start, num), folder, stems[-1], start, dtype)
         start += num
-    return publish_features(dataset(kind), folder, stems, "plan", {"data": "f"})
+    return publish(folder, kind, stems, start)
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +77,63 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureSet, FeatureS
 def test_feature_set(sets: tuple[FeatureSet, FeatureSet]) -> None:
     t2i, edit = sets
     assert (len(t2i), len(edit)) == (11, 13)
-    assert t2i.resolution == (32, 32)
-    assert t2i.kind == "t2i"
-    assert edit.facts[7] == {"n": 7}
-    assert edit.keys[12] == "edit-12"
+    assert t2i.buckets == (Bucket(32, 32, (2, 4, 4)),)
+    assert not t2i.is_edit.any()
+    assert edit.is_edit.all()
+    assert t2i.columns == ("row", "key", "text", "label", "n")
+    assert edit.column("n").to_pylist() == list(range(13))
     assert t2i.fingerprint != edit.fingerprint
-    text, mask = edit.text(torch.tensor([7, 0]))
-    assert text.shape == (2, 7, WIDTH)
-    assert mask.tolist() == [[1] * 7, [1] * 5 + [0] * 2]
-    assert text[0, :, 0].tolist() == [6.5, 6.5, 6.5, 7.25, 7.25, 7.25, 7.25]  # second shard, its first image
-    assert text[1, :, 0].tolist() == [0.5, 0.5, 0.5, 0.25, 0.25, 0, 0]
-    null, mask = edit.null_text(torch.tensor([2, 12]))
-    assert null[0, :, 0].tolist() == [1.5, 1.5, 1.5, -1.75, -1.75]
-    assert null[1, :, 0].tolist() == [11.5, 11.5, 11.5, -11.75, 0]
-    assert mask[1].tolist() == [1, 1, 1, 1, 0]
-    assert t2i.null_text(torch.tensor([0, 10]))[0][:, :, 0].tolist() == [[-1.0] * 5] * 2
+    found = edit.read(np.array([7, 0, 12]))
+    assert found.keys == ["edit-7", "edit-0", "edit-12"]
+    assert found.text.shape == (3, 7, WIDTH)
+    assert found.text_mask.tolist() == [[1] * 7, [1] * 5 + [0] * 2, [1] * 7]
+    assert found.text[0, :, 0].tolist() == [6.5, 6.5, 6.5, 7.25, 7.25, 7.25, 7.25]  # second shard, its first image
+    assert found.text[1, :, 0].tolist() == [0.5, 0.5, 0.5, 0.25, 0.25, 0, 0]
+    found = edit.read(np.array([2, 12]))
+    assert found.null_text[0, :, 0].tolist() == [1.5, 1.5, 1.5, -1.75, -1.75]
+    assert found.null_text[1, :, 0].tolist() == [11.5, 11.5, 11.5, -11.75, 0]
+    assert found.null_mask[1].tolist() == [1, 1, 1, 1, 0]
+    assert t2i.read(np.array([0, 10])).null_text[:, :, 0].tolist() == [[-1.0] * 5] * 2
+
+
+def test_a_set_that_lacks_samples(tmp_path: Path) -> None:
+    for start, stem in ((4, "b"), (0, "a")):  # rows lie in any order, and not all of them
+        write(encoded("edit", start, 3), tmp_path, stem, start)
+    publish(tmp_path, "edit", ["b", "a"], 7)
+    with pytest.raises(ConfigError, match="6 of 7 samples are encoded"):
+        FeatureSet(tmp_path)
+    features = FeatureSet(tmp_path, partial=True)
+    assert features.has(np.arange(7)).tolist() == [True] * 3 + [False] + [True] * 3
+    assert features.read(np.array([5, 1])).keys == ["edit-5", "edit-1"]
+    with pytest.raises(ValueError, match="rows \\[3\\] are not encoded"):
+        features.read(np.array([3]))
+    write(encoded("edit", 3, 1), tmp_path, "c", 3)
+    publish(tmp_path, "edit", ["b", "a", "c"], 7)
+    assert FeatureSet(tmp_path).column("n").to_pylist() == list(range(7))
+
+
+def test_version_1_is_read(tmp_path: Path) -> None:
+    info = write_set(tmp_path, "edit", [6, 5])
+    now = FeatureSet(tmp_path).read(np.arange(11))
+    old = {name: getattr(info, name) for name in ("name", "plan", "fingerprint", "text_dim", "num_samples", "parents")}
+    names = ("name", "sha256", "samples", "size", "records")
+    old["shards"] = [{name: getattr(shard, name) for name in names} for shard in info.shards]
+    old |= {"schema_version": 1, "kind": "edit", "width": 32, "height": 32, "latent_shape": [2, 4, 4]}
+    (tmp_path / "dataset.json").write_text(json.dumps(old))
+    for path in [*tmp_path.glob("*.arrow"), *tmp_path.glob("*.rows")]:
+        path.unlink()
+    features = FeatureSet(tmp_path)
+    found = features.read(np.arange(11))
+    assert (found.keys, features.order_key) == (now.keys, info.fingerprint)
+    assert torch.equal(found.text, now.text)
+    assert features.column("facts")[7].as_py() == '{"n":7}'
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_other_types(tmp_path: Path, dtype: Precision) -> None:
+    write_set(tmp_path, "edit", [6], dtype)
+    found = FeatureSet(tmp_path).read(np.array([5]))
+    assert found.text[0, :, 0].tolist() == [2.5, 2.5, 2.5, 5.25, 5.25]
 
 
 def test_batch_holds_what_its_positions_say(sets: tuple[FeatureSet, FeatureSet]) -> None:
@@ -96,13 +150,12 @@ def test_batch_holds_what_its_positions_say(sets: tuple[FeatureSet, FeatureSet])
         assert batch.prompts[i] == f"prompt {row}"
         assert torch.equal(batch.latents[i], torch.full((2, 4, 4), float(row)))
         assert torch.equal(batch.source_latents[i], torch.full((2, 4, 4), row + 100.0 if component else 0.0))
-        states, mask = sets[component].text(torch.tensor([row]))
-        length = states.shape[1]
-        assert torch.equal(batch.text[i, :length], states[0])
+        alone = sets[component].read(np.array([row]))
+        length = alone.text.shape[1]
+        assert torch.equal(batch.text[i, :length], alone.text[0])
         assert not batch.text[i, length:].any()
-        assert batch.text_mask[i].sum() == length == mask.sum()
-        null, _ = sets[component].null_text(torch.tensor([row]))
-        assert torch.equal(batch.null_text[i][batch.null_mask[i].bool()], null[0])
+        assert batch.text_mask[i].sum() == length == alone.text_mask.sum()
+        assert torch.equal(batch.null_text[i][batch.null_mask[i].bool()], alone.null_text[0])
     assert batch.time_ids.tolist() == [[32.0, 32.0]] * 6
     assert batch.to("cpu").keys == batch.keys
     assert len(batch) == 6
@@ -126,9 +179,9 @@ def test_every_sample_once_per_epoch_for_any_split(
             drawn += mixture.batch(range(start, start + micro)).keys
         step += 1
     for features in sets:
-        own = [key for key in drawn if key.startswith(features.kind)]
+        own = [key for key in drawn if key.startswith("edit" if features.is_edit[0] else "t2i")]
         for epoch in range(len(own) // len(features)):
-            assert sorted(own[epoch * len(features) :][: len(features)]) == sorted(features.keys)
+            assert sorted(own[epoch * len(features) :][: len(features)]) == sorted(features.column("key").to_pylist())
     share = weights[0] / sum(weights)
     counts = np.cumsum([key.startswith("t2i") for key in drawn])
     assert np.abs(counts - share * np.arange(1, len(drawn) + 1)).max() < 1
@@ -171,7 +224,7 @@ def test_writing_is_reproducible_and_resumable(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_set(tmp_path / name, "edit", [6, 5])
         files = sorted(path.name for path in (tmp_path / name).iterdir())
-        assert len(files) == 5
+        assert len(files) == 9
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert is_encoded(tmp_path / "a", "x-edit-000000", "plan")
@@ -195,8 +248,8 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     wrong = encoded("t2i", 0, 3)
     wrong.texts[1][0] = 1e6
     with pytest.raises(ValueError, match=r"sample t2i-1: .*float16"):
-        write_features(wrong, tmp_path, "x", "plan", torch.float32, torch.float16)
-    write_features(wrong, tmp_path, "x", "plan", torch.float32, torch.bfloat16)
+        write(wrong, tmp_path, "x", 0)
+    write(wrong, tmp_path, "x", 0, "bfloat16")
 
 
 def test_damaged_sets_are_refused(tmp_path: Path) -> None:
@@ -224,8 +277,8 @@ def test_gathering_is_fast(tmp_path: Path) -> None:
         else:
             nulls, images = ([torch.randn(n, 96) for _ in range(num)] for n in (6, 18))
             content = Encoded(samples, latents, texts, nulls, -latents, images, list(range(num)))
-        write_features(content, tmp_path / kind, "x", "plan", torch.float32, torch.float16)
-        publish_features(dataset(kind), tmp_path / kind, ["x"], "plan", {})
+        write(content, tmp_path / kind, "x", 0)
+        publish(tmp_path / kind, kind, ["x"], num, 96)
 
     large("t2i", 2000)
     large("edit", 2000)

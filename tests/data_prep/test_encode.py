@@ -1,5 +1,6 @@
 """The encode stage: features are what the encoders say, once per image, reproducible and resumable."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,15 +14,15 @@ from PIL import Image
 
 from data_prep.config import DataJob, DataStage, EncodeJob, EncodeStage, encoders_input
 from data_prep.encode import run
-from data_prep.encoding import Encoders, encode_edits
 from data_prep.run import run as run_data
 from dreamline.config import ConfigError, Input, Runtime, dump
 from dreamline.data.features import FeatureSet
+from dreamline.data.index import open_index
 from dreamline.data.mixture import Mixture
-from dreamline.data.sample import decode_png
-from dreamline.data.shards import ShardSet
-from dreamline.model.text import TextEncoder
-from dreamline.model.vae import encode, load_vae, to_tensor
+from dreamline.data.sample import Sample, decode_png
+from dreamline.data.shards import ShardReader
+from dreamline.encoding.encoders import Encoders
+from dreamline.model.vae import encode, to_tensor
 from dreamline.storage import hash_folder
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +43,11 @@ def make_job(folder: Path, data: dict[str, Input], workers: int = 1, stage: Enco
     return EncodeJob(preset="test", run_dir=str(folder), inputs=inputs, runtime=Runtime(workers=workers), stage=stage)
 
 
+def samples_of(folder: str) -> list[Sample]:
+    index = open_index(folder)
+    return ShardReader(index).read(range(len(index)))
+
+
 @pytest.fixture(scope="module")
 def encoded(data: dict[str, Input], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoded")
@@ -53,51 +59,50 @@ def encoded(data: dict[str, Input], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def encoders(encoded: Path) -> Encoders:
-    return Encoders(load_vae(encoded / "frozen"), TextEncoder.from_folder(encoded / "frozen"))
+    return Encoders.load(encoded / "frozen")
 
 
 def test_generation_features(data: dict[str, Input], encoded: Path, encoders: Encoders) -> None:
-    features, shards = FeatureSet(encoded / "t2i"), ShardSet(data["t2i"].path)
-    assert (len(features), features.kind, features.resolution) == (22, "t2i", (32, 32))
+    features, shards = FeatureSet(encoded / "t2i"), samples_of(data["t2i"].path)
+    assert (len(features), features.is_edit.any()) == (22, False)
+    assert [bucket[:2] for bucket in features.buckets] == [(32, 32)]
     for row in (0, 9, 21):
         sample = shards[row]
-        assert features.keys[row] == sample.key
-        assert features.prompts[row] == sample.text
-        assert features.facts[row] == sample.facts
+        found = features.read(np.array([row]))
+        assert found.keys == [sample.key]
+        assert found.prompts == [sample.text]
+        assert json.loads(features.column("facts")[row].as_py()) == sample.facts
         (states,) = encoders.text.encode_generate([sample.text])
-        text, mask = features.text(torch.tensor([row]))
-        assert text.shape[1] == mask.sum() == len(states)
-        assert torch.allclose(text[0], states, atol=1e-4)
-        assert torch.allclose(features.null_text(torch.tensor([row]))[0][0], encoders.text.null_generate(), atol=1e-4)
+        assert found.text.shape[1] == found.text_mask.sum() == len(states)
+        assert torch.allclose(found.text[0], states, atol=1e-4)
+        assert torch.allclose(found.null_text[0], encoders.text.null_generate(), atol=1e-4)
         latents = encode(encoders.vae, to_tensor(decode_png(sample.image))[None])[0]
-        assert torch.allclose(features.latents[row], latents, atol=1e-4)
+        assert torch.allclose(found.latents[0], latents, atol=1e-4)
 
 
 def test_edit_features(data: dict[str, Input], encoded: Path, encoders: Encoders) -> None:
-    features, shards = FeatureSet(encoded / "edit"), ShardSet(data["edit"].path)
-    assert features.source_latents is not None
+    features, shards = FeatureSet(encoded / "edit"), samples_of(data["edit"].path)
     for row in (0, 7, 13, 19):
         sample = shards[row]
         assert sample.source is not None
         picture = Image.fromarray(decode_png(sample.source))
         looks = encoders.text.look([picture])
         (states,) = encoders.text.encode_edit([sample.text], looks)
-        text, mask = features.text(torch.tensor([row]))
-        assert int(mask.sum()) == len(states)
-        assert torch.allclose(text[0], states, atol=1e-4)
+        found = features.read(np.array([row]))
+        assert int(found.text_mask.sum()) == len(states)
+        assert torch.allclose(found.text[0], states, atol=1e-4)
         (null,) = encoders.text.null_edit(looks)
-        assert torch.allclose(features.null_text(torch.tensor([row]))[0][0], null, atol=1e-4)
+        assert torch.allclose(found.null_text[0], null, atol=1e-4)
         source = encode(encoders.vae, to_tensor(np.asarray(picture))[None])[0]
-        assert torch.allclose(features.source_latents[row], source, atol=1e-4)
-        assert not torch.equal(features.source_latents[row], features.latents[row])
+        assert torch.allclose(found.source_latents[0], source, atol=1e-4)
+        assert not torch.equal(found.source_latents, found.latents)
 
 
 def test_an_image_is_encoded_once(data: dict[str, Input], encoders: Encoders) -> None:
-    shards = ShardSet(data["edit"].path)
-    first, second = shards[0], shards[1]
+    first, second = samples_of(data["edit"].path)[:2]
     assert first.source != second.source
     samples = [first, second, replace(second, key="x", source=first.source), replace(first, key="y", text="remove it")]
-    found = encode_edits(samples, encoders, batch_size=3)
+    found = encoders.encode(samples, (32, 32), batch_size=3)
     assert found.image_index == [0, 1, 0, 0]
     assert len(found.images) == len(found.nulls) == 2
     assert len(found.texts) == 4

@@ -69,7 +69,7 @@ def test_a_position_gives_the_same_group_in_any_batch() -> None:
     assert 0 <= whole.images.min() < whole.images.max() <= 1
     assert not whole.sources[~whole.is_edit].any()
     other = PreferenceData(World(), 1, 0.5, torch.device("cpu"))
-    assert other.fingerprint != data.fingerprint
+    assert other.identity != data.identity
     assert other.batch(range(6)).prompts != whole.prompts
 
 

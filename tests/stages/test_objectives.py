@@ -40,7 +40,7 @@ COMMON = {
 class Samples:
     """Alternating generations and edits of random latents."""
 
-    fingerprint = "random"
+    identity = {"data": "random"}
 
     def batch(self, positions: range) -> Batch:
         index = list(positions)

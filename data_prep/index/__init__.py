@@ -1,0 +1,1 @@
+"""Indexing tars that others wrote where they lie."""

@@ -1,0 +1,1 @@
+"""Looking at data sets: numbers, histograms, samples."""

@@ -1,0 +1,1 @@
+"""From pictures and prompts to latents and text features, by the frozen encoders."""
