@@ -177,7 +177,7 @@ def train(arm: Arm, seed: int, options: argparse.Namespace) -> tuple[Any, dict[s
 
     folder = encoded(options)
     sets = {kind: FeatureSet(folder / kind) for kind in ("t2i", "edit")}
-    unet = network(arm, folder / "frozen", sets["t2i"].resolution, seed)
+    unet = network(arm, folder / "frozen", sets["t2i"].buckets[0][:2], seed)
     optim, batch = OptimConfig(lr=arm.lr), arm.batch
     stage = TrainStage(
         name="arm", seed=seed, steps=1, micro_batch_size=batch, global_batch_size=batch, mixture={"t2i": 1},
