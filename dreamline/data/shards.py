@@ -98,14 +98,14 @@ class ShardReader:
             names = self._names[layout]
             begins, ends = (values[position : position + len(names)] for values in spans[4:])
             position += len(names)
-            number = self._shards[shard].number
+            opened = self._shards[shard]  # not its number alone: another thread may close what nobody refers to
             if size <= WHOLE:
-                block = pread(number, size, start)
+                block = pread(opened.number, size, start)
                 found.append(_cut(block, names, begins, ends))
                 complete = len(block) == size
             else:
                 places = zip(names, begins, ends, strict=True)
-                found.append({name: pread(number, end - begin, start + begin) for name, begin, end in places})
+                found.append({name: pread(opened.number, end - begin, start + begin) for name, begin, end in places})
                 complete = sum(map(len, found[-1].values())) == sum(ends) - sum(begins)
             if not complete:
                 raise ConfigError(f"{self._path(shard)}: ends before byte {start + size}; {self.index.cure}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -67,12 +68,19 @@ class Alternating:
         pass
 
 
-def train(run_dir: Path, backend: str = "local", hooks=(), data=None, checkpoint_every: int = 2, **stage) -> dict:
+def train(
+    run_dir: Path, backend: str = "local", hooks=(), data=None, checkpoint_every: int = 2, read_ahead: int = 2, **stage
+) -> dict:
     job = ToyJob(
         preset="test",
         run_dir=str(run_dir),
         stage=ToyStage(**stage),
-        runtime={"backend": backend, "log_every": 1, "checkpoint_every": checkpoint_every},
+        runtime={
+            "backend": backend,
+            "log_every": 1,
+            "checkpoint_every": checkpoint_every,
+            "read_ahead": read_ahead,
+        },
     )
     objective = Alternating()
     bare = dict(objective.modules)
@@ -136,6 +144,27 @@ def test_positions_follow_samples_seen(tmp_path):
     data = ToyData()
     train(tmp_path, data=data, micro_batch_size=2)
     assert data.asked == list(range(24))
+
+
+def test_reading_ahead_changes_nothing_but_the_wait_for_data(tmp_path):
+    class Slow(ToyData):
+        def batch(self, positions):
+            time.sleep(0.03)
+            return super().batch(positions)
+
+    def work(state, metrics):
+        time.sleep(0.06)
+
+    waits, weights = {}, {}
+    for ahead in (0, 3):
+        data = Slow()
+        weights[ahead] = train(tmp_path / str(ahead), hooks=[work], data=data, read_ahead=ahead)
+        lines = (tmp_path / str(ahead) / "metrics.jsonl").read_text().splitlines()
+        waits[ahead] = [json.loads(line)["data_wait"] for line in lines][1:]
+        assert data.asked == list(range(24))
+    assert all(torch.equal(weights[0][name], weights[3][name]) for name in weights[0])
+    assert min(waits[0]) > 0.1
+    assert max(waits[3]) < 0.1
 
 
 def test_published_weights_are_the_average(tmp_path):
