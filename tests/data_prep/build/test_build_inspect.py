@@ -47,3 +47,13 @@ def test_a_build(
     assert sample["columns"]["source"] == "pictures"
     assert len(sample["written"]) == 1
     assert first.info.fingerprint != outcome.info.fingerprint
+
+
+def test_a_build_without_samples(tmp_path: Path, configured: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "page.jpg").write_bytes(b"<html>not found</html>")
+    outcome = run_build(configured(tmp_path / "out", tmp_path / "in"))
+    found, text = inspect(outcome.location, tmp_path / "page.html")
+    assert (found["num_samples"], found["rejected"], found["histograms"]) == (0, {"format": 1}, {})
+    assert "0 samples in 0 shards" in text

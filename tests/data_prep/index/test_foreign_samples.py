@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from data_prep.sources.scenes import SceneSource
 from dreamline.config import ConfigError
 from dreamline.data.foreign import ForeignError, Roles, parse_names, read_text, split_path, text_places, to_sample
+from dreamline.scenes.world import World
 
 
 def test_names_of_members_and_paths_into_them():
@@ -64,3 +66,9 @@ def test_samples(tars):
         to_sample("x", {"txt": b"a"}, Roles())
     with pytest.raises(ValueError, match="sample x: cannot be read: bad_picture: jpg: format"):
         to_sample("x", {"jpg": b"<html>"}, Roles())
+
+
+def test_records_of_ours_are_themselves():
+    source = SceneSource("edit", World(), "scenes", 2, 0, 32)
+    for sample in (source.sample(0), SceneSource("t2i", World(), "scenes", 2, 0, 32).sample(1)):
+        assert to_sample(sample.key, sample.members(), Roles()) == sample

@@ -326,10 +326,19 @@ def test_what_is_no_folder_of_tars(tars, tmp_path, bucket):
         index_folder("s3://there-is-no-such-bucket/x")
 
 
-def test_an_index_that_cannot_be_read_is_made_again(tars, tmp_path):
+def test_an_index_that_is_there_is_replaced_only_if_it_is_ours(tars, tmp_path):
     tars.write(tmp_path / "a.tar", tars.captioned(range(3)))
     first = index_folder(str(tmp_path))
-    put(tmp_path / "index.json", b"{")
+    for content, told in (
+        (b"{", "delete it and index again"),
+        (b'{"shards": []}', "by another tool.* move it elsewhere"),
+    ):
+        put(tmp_path / "index.json", content)
+        with pytest.raises(ConfigError, match=told):
+            index_folder(str(tmp_path))
+        assert (tmp_path / "index.json").read_bytes() == content
+    older = first.info.model_dump(mode="json") | {"schema_version": 0}
+    put(tmp_path / "index.json", json.dumps(older).encode())
     assert index_folder(str(tmp_path)).info == first.info
     (tmp_path / first.info.table.name).write_bytes(b"x")
     tars.write(tmp_path / "b.tar", tars.captioned([9]))

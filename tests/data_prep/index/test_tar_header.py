@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from webdataset.tariterators import base_plus_ext
 
+from data_prep.index.samples import split_name
 from data_prep.sources.tar_header import BLOCK, Entry, TarDamage, entries, parse_attributes, parse_header
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -142,3 +144,12 @@ def test_what_is_no_header() -> None:
         with pytest.raises(TarDamage, match="cannot be read"):
             parse_attributes(bad)
     assert parse_attributes(b"7 a=\xc3\xbc\n") == {"a": "ü"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("aB./_", min_size=1, max_size=12))
+def test_keys_and_members_are_those_of_the_webdataset_package(name: str) -> None:
+    if name.startswith("./") or name.rpartition("/")[2].startswith("."):
+        return  # we drop the one, and take no hidden files
+    key, member = base_plus_ext(name)
+    assert split_name(name) == ((key, member.lower()) if key is not None and member else None)
