@@ -19,7 +19,7 @@ from data_prep.index.run import index_folder
 from data_prep.inspect.numbers import LISTED, count_values, histogram
 from data_prep.inspect.run import inspect, inspect_sample
 from data_prep.inspect.samples import draw
-from data_prep.inspect.terminal import render
+from data_prep.inspect.terminal import named_bins, render
 from data_prep.run import run
 from dreamline.config import ConfigError, Runtime
 from dreamline.data.index import open_index
@@ -230,6 +230,19 @@ def test_counts_of_many_values():
     assert sum(entry["samples"] for entry in found.values()) == len(values)
     assert len(found) == LISTED + 1
     assert found["(not stated)"] == {"samples": 2, "bytes": 4} if "(not stated)" in found else "(other)" in found
+
+
+def test_empty_bins_are_drawn_together():
+    values = np.array([32.0, 64, 64, 70, 78])
+    assert list(named_bins(histogram(values))) == [
+        ("30 - 35", 1),
+        ("35 - 60", 0),
+        ("60 - 65", 2),
+        ("65 - 70", 0),
+        ("70 - 75", 1),
+        ("75 - 80", 1),
+    ]
+    assert list(named_bins(histogram(np.array([5.0, 5])))) == [("5", 2)]
 
 
 def test_lines_fit_a_terminal(hostile):
