@@ -107,7 +107,9 @@ class WindowedOrder:
         if width < 1 or min(sizes, default=0) < 0 or not sum(sizes):
             raise ValueError(f"windows need a width of at least 1 and shards with samples, got {width} and {sizes}")
         self.name = f"windows of {width} shards"
-        self._sizes = np.array(sizes, np.int64)
+        every = np.array(sizes, np.int64)
+        self._shards = np.flatnonzero(every)  # empty ones take no part
+        self._sizes = every[self._shards]
         self._first = np.cumsum(self._sizes) - self._sizes
         self._size = int(self._sizes.sum())
         self._width, self._fingerprint, self._seed = width, fingerprint, seed
@@ -123,15 +125,17 @@ class WindowedOrder:
         return rows
 
     def shards(self, ordinals: Indices) -> Indices:
-        """Shards of the windows that these draws and the one after the last window lie in, the soonest needed first."""
+        """Shards of the windows that these draws lie in, then of the next window; the soonest needed first."""
         found: list[int] = []
         epochs, positions = np.divmod(ordinals, self._size)
         for epoch in np.unique(epochs).tolist():
             order, bounds = self._pass(epoch)
             windows = np.unique(self._windows(bounds, positions[epochs == epoch]))
-            chosen = order[windows[0] * self._width : (windows[-1] + 2) * self._width]
-            found += chosen.tolist()
-        return np.array(list(dict.fromkeys(found)), np.int64)
+            end = (int(windows[-1]) + 2) * self._width
+            found += order[windows[0] * self._width : end].tolist()
+            if end - self._width >= len(order):  # the next window is that of the next pass
+                found += self._pass(epoch + 1)[0][: self._width].tolist()
+        return self._shards[list(dict.fromkeys(found))]
 
     def _rows(self, epoch: int, positions: Indices) -> Indices:
         order, bounds = self._pass(epoch)

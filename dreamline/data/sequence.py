@@ -54,6 +54,10 @@ class SampleSequence:
         self._hold(self.order.shards(ordinals).tolist())
         return self.reader.read(self.order(ordinals))
 
+    def close(self) -> None:
+        """Wait for what is being got ready."""
+        self._pool.shutdown()
+
     def _hold(self, shards: list[int]) -> None:
         """Get shards ready in the background; what is wrong with one is raised when it is read."""
         if shards != self._asked:

@@ -28,7 +28,7 @@ class CacheConfig(Config):
     """Where a machine keeps copies of remote shards."""
 
     folder: Path = Field(default_factory=default_cache, description="a folder on a local disk, shared by all processes")
-    size: int = Field(64 * GIB, ge=1, description="bytes; two windows of shards have to fit")
+    size: int = Field(64 * GIB, ge=1, description="bytes; three windows of shards have to fit")
 
 
 class LocalShards:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dreamline import storage_s3
 from dreamline.config import ConfigError
 from dreamline.data.index import open_index
 from dreamline.data.loader import Loader, read_ahead
@@ -113,6 +115,8 @@ def test_a_windowed_pass_holds_every_row_once_and_stays_in_its_window(sizes, wid
         last = {shard: int(np.flatnonzero(shards == shard)[-1]) for shard in set(shards.tolist())}
         open_at_once = max(sum(first[s] <= i <= last[s] for s in first) for i in range(size))
         assert open_at_once <= width
+        following = owner[order(np.arange(size) + (epoch + 1) * size)][0]
+        assert following in order.shards(np.array([epoch * size + size - 1]))
         seen.append(rows.tolist())
     if size > 20:
         assert seen[0] != seen[1]
@@ -127,6 +131,27 @@ def test_two_runs_are_identical_and_seeds_differ(sequence):
 def test_processes_give_what_threads_give(sequence):
     threads = take(Loader(sequence(5, 2), 8, micro_batch_size=2), 3)
     assert take(Loader(sequence(5, 2), 8, micro_batch_size=2, workers=2, processes=True), 3) == threads
+
+
+def test_windows_over_s3_fetch_each_shard_once_the_next_ones_ahead(make_set, upload, tmp_path, monkeypatch):
+    folder = make_set(tmp_path / "set", [6] * 8)
+    url, size = upload(folder), (folder / "0000.tar").stat().st_size
+    fetched: Counter[str] = Counter()
+    opened = storage_s3.open_read
+
+    def counted(url, size=storage_s3.READ_SIZE):
+        fetched[url.rpartition("/")[2]] += 1
+        return opened(url, size)
+
+    cache = CacheConfig(folder=tmp_path / "cache", size=3 * 2 * size)
+    source = SampleSequence(ShardReader(open_index(url, cache.folder), cache), 0, window=2)
+    monkeypatch.setattr(storage_s3, "open_read", counted)
+    order = [number for batch in take(Loader(source, 4, workers=2, ahead=1), 6) for number in batch]
+    assert len(set(order)) == 24
+    source.close()
+    assert set(fetched.values()) == {1}
+    assert len(fetched) >= 6  # of the windows that were read and the next one
+    assert len(list((cache.folder / "shards").iterdir())) <= 6
 
 
 def test_micro_batches_are_dealt_out_as_the_training_loop_does():

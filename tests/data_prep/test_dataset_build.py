@@ -20,9 +20,11 @@ from data_prep.run import build, run
 from data_prep.sources.scenes import SceneSource
 from data_prep.writer import ShardTask, plan_shards, write_shard
 from dreamline.config import ConfigError, Runtime, dump
-from dreamline.data.manifest import REJECTS, DatasetInfo, read_info, read_table
+from dreamline.data.index import open_index
+from dreamline.data.manifest import MANIFEST, REJECTS, DatasetInfo, read_info, read_table
 from dreamline.data.sample import Sample, decode_png, encode_png
-from dreamline.data.shards import ShardSet
+from dreamline.data.shard_cache import CacheConfig
+from dreamline.data.shards import ShardReader
 from dreamline.result import read_result
 from dreamline.scenes.detector import detect
 from dreamline.scenes.sampling import split_of
@@ -35,6 +37,10 @@ STAGE = DataStage(num_t2i=40, num_edit=30, shard_size=16, seed=3)
 
 def make_job(folder: Path, workers: int = 1, stage: DataStage = STAGE) -> DataJob:
     return DataJob(preset="test", run_dir=str(folder), runtime=Runtime(workers=workers), stage=stage)
+
+
+def reader_of(folder: Path, cache: Path) -> ShardReader:
+    return ShardReader(open_index(folder, cache), CacheConfig(folder=cache))
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +67,15 @@ def test_result_and_folders(built: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["t2i", "edit"])
-def test_webdataset_and_manifest_read_the_same(built: Path, kind: str) -> None:
-    shards = ShardSet(built / kind)
-    files = [str(built / kind / shard.name) for shard in shards.info.shards]
+def test_webdataset_and_manifest_read_the_same(built: Path, kind: str, tmp_path: Path) -> None:
+    reader = reader_of(built / kind, tmp_path)
+    samples = reader.read(range(len(reader)))
+    files = [str(built / kind / shard.name) for shard in reader.index.shards]
     records = list(webdataset.WebDataset(files, shardshuffle=False))
-    assert len(records) == len(shards)
+    assert len(records) == len(samples)
     for number, record in enumerate(records):
         members = {name: content for name, content in record.items() if not name.startswith("_")}
-        assert Sample.from_members(record["__key__"], members) == shards[number]
-    assert list(shards.shard(shards.info.shards[1].name)) == [shards[i] for i in range(16, min(32, len(shards)))]
+        assert Sample.from_members(record["__key__"], members) == samples[number]
 
 
 def test_tar_members_are_plain(built: Path) -> None:
@@ -85,9 +91,9 @@ def test_tar_members_are_plain(built: Path) -> None:
     ]
 
 
-def test_samples_show_what_they_say(built: Path) -> None:
+def test_samples_show_what_they_say(built: Path, tmp_path: Path) -> None:
     world = STAGE.world
-    for sample in map(ShardSet(built / "edit").__getitem__, range(10)):
+    for sample in reader_of(built / "edit", tmp_path).read(range(10)):
         assert sample.source is not None
         assert detect(decode_png(sample.source), world) == Scene.from_json(sample.facts["source"])
         assert detect(decode_png(sample.image), world) == Scene.from_json(sample.facts["target"])
@@ -157,7 +163,7 @@ def test_nothing_vanishes(tmp_path: Path, kind: str) -> None:
     assert rejects == expected
     assert info.num_inputs == 20 == info.num_samples + sum(info.rejected.values())
     assert sum(info.rejected.values()) == len(expected)
-    kept = {row["key"] for row in ShardSet(tmp_path / kind).rows}
+    kept = {row["key"] for row in read_table(tmp_path / kind / MANIFEST)}
     assert len(kept | rejects.keys()) == 20
     assert not kept & rejects.keys()
 
@@ -201,34 +207,33 @@ def test_parts_of_another_plan_are_not_used(tmp_path: Path) -> None:
     assert read_part(tmp_path, 0, "two") is None
 
 
-def test_damage_is_found_on_reading(built: Path, tmp_path: Path) -> None:
+def test_damage_is_found_on_reading(tmp_path: Path) -> None:
     run(make_job(tmp_path))
-    shards = ShardSet(tmp_path / "t2i")
-    row = shards.rows[5]
+    row = read_table(tmp_path / "t2i" / MANIFEST)[5]
     member: dict[str, int] = next(member for member in row["members"] if member["name"] == "txt")
     path = tmp_path / "t2i" / row["shard"]
     content = bytearray(path.read_bytes())
     content[member["offset"]] ^= 1
     path.write_bytes(content)
-    assert shards[4].key
-    with pytest.raises(ConfigError, match=row["key"]):
-        shards[5]
+    reader = reader_of(tmp_path / "t2i", tmp_path / "cache")
+    assert reader.read([20])
+    with pytest.raises(ConfigError, match=rf"{row['shard']}: is damaged.*run the data job again"):
+        reader.read([5])
 
 
 def test_an_unfinished_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not finished"):
-        ShardSet(tmp_path)
+        open_index(tmp_path, tmp_path / "cache")
 
 
-def test_bad_records_are_named(built: Path) -> None:
-    sample = ShardSet(built / "t2i")[0]
-    members = sample.members()
+def test_bad_records_are_named(built: Path, tmp_path: Path) -> None:
+    members = reader_of(built / "t2i", tmp_path).members([0])[0]
     with pytest.raises(ValueError, match=r"sample k: has the members"):
         Sample.from_members("k", {name: members[name] for name in ("png", "txt")})
     with pytest.raises(ValueError, match=r"sample k: cannot be read"):
         Sample.from_members("k", {**members, "json": b"{"})
     facts = json.loads(members["json"])
-    assert hashlib.sha256(members["png"]).hexdigest() in json.dumps(ShardSet(built / "t2i").rows[0]["members"])
+    assert hashlib.sha256(members["png"]).hexdigest() in json.dumps(read_table(built / "t2i" / MANIFEST)[0]["members"])
     assert set(facts) == {"label", "facts", "width", "height"}
 
 
