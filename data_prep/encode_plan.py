@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_prep.encode_run import Encoding
-from data_prep.encoding import EncodeTask, finished, load_encoders, open_reader
+from data_prep.encoding import EncodeTask, load_encoders, open_reader
 from data_prep.features import table_of, write_features
 from dreamline.data.mapped import map_tensors
 from dreamline.data.order import Indices
@@ -65,15 +65,15 @@ def plan_encoding(encoding: Encoding, epochs: int, num: int = SAMPLES) -> dict[s
             flops[name] = flops.get(name, 0.0) + value * (_pixels(task.size, found.size) if name == "vae" else 1) * len(
                 task.rows
             )
-    done = finished(tasks)
-    seconds = sum(measured[task.kind].seconds * len(task.rows) for task in tasks if task.path not in done)
+    missing = [task for task in tasks if not task.is_done(verify=False)]
+    seconds = sum(measured[task.kind].seconds * len(task.rows) for task in missing)
     free = shutil.disk_usage(next(path for path in encoding.folder.absolute().parents if path.is_dir())).free
     num_samples = sum(len(task.rows) for task in tasks)
     return {
         "data": encoding.index.folder,
         "output": str(encoding.folder),
         "samples": num_samples,
-        "encoded_already": sum(entry.samples for entry in done.values()),
+        "encoded_already": num_samples - sum(len(task.rows) for task in missing),
         "files": len(tasks),
         "buckets": {f"{width}x{height}": number for (width, height), number in _by_size(tasks).items()},
         "edits": num_edits,

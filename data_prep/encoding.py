@@ -57,9 +57,9 @@ class EncodeTask:
         """The file."""
         return self.folder / f"{self.stem}.safetensors"
 
-    def is_done(self) -> bool:
-        """Whether an earlier attempt has finished it."""
-        return is_encoded(self.folder, self.stem, self.target.plan)
+    def is_done(self, verify: bool = True) -> bool:
+        """Whether an earlier attempt has finished it; `verify` reads all of it."""
+        return is_encoded(self.folder, self.stem, self.target.plan, verify)
 
     def entry(self) -> FeatureShard:
         """What dataset.json says of the finished file."""

@@ -90,13 +90,15 @@ def table_of(encoded: Encoded, index: SampleIndex, rows: Indices) -> pa.Table:
     return pa.table(columns)
 
 
-def is_encoded(folder: Path, stem: str, plan: str) -> bool:
-    """Whether the shard is there from an earlier attempt, complete and undamaged."""
+def is_encoded(folder: Path, stem: str, plan: str, verify: bool = True) -> bool:
+    """Whether the shard is there from an earlier attempt, complete and, if `verify`, undamaged."""
     sidecar, path = folder / f"{stem}.json", folder / f"{stem}.safetensors"
     if not all(path.with_suffix(suffix).is_file() for suffix in (".json", ".safetensors", ".rows", ".arrow")):
         return False
     record = json.loads(sidecar.read_text())
-    return bool(record["plan"] == plan and sha256(path) == record["sha256"])
+    if record["plan"] != plan or path.stat().st_size != record["size"]:
+        return False
+    return not verify or bool(sha256(path) == record["sha256"])
 
 
 def shard_entry(folder: Path, stem: str, kind: Kind, size: Size) -> FeatureShard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,14 +148,21 @@ def _tars(folder: str) -> list[FileEntry]:
 
 
 def _read_old(folder: str) -> FolderInfo | None:
-    """The index that is there; one that cannot be read any more counts as none."""
+    """The index that is there, unless it is of another version.
+
+    Raises:
+        ConfigError: the file is damaged or somebody else's; it is not replaced.
+    """
+    path = join(folder, FOLDER_INDEX)
     try:
-        info = FolderInfo.model_validate_json(read_bytes(join(folder, FOLDER_INDEX)))
+        values = json.loads(read_bytes(path))
     except FileNotFoundError:
         return None
-    except ValueError:
-        return None
-    return info if info.schema_version == FOLDER_VERSION else None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not readable as JSON ({error}); delete it and index again") from None
+    if not isinstance(values, dict) or not {"schema_version", "table", "shards"} <= set(values):
+        raise ConfigError(f"{path}: was written by another tool, and the index needs this name; move it elsewhere")
+    return build(FolderInfo, values, path) if values["schema_version"] == FOLDER_VERSION else None
 
 
 def _known(old: FolderInfo, config: IndexConfig) -> dict[str, Source]:

@@ -6,6 +6,7 @@ means that the tar is done.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from collections.abc import Iterator
@@ -98,7 +99,9 @@ class Scanning:
             try:
                 put(f"{name}.rejects.parquet", rejects)
                 put(f"{name}.parquet", rows)
-            except PermissionError as error:
+            except OSError as error:
+                if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+                    raise
                 raise ConfigError(f"{self.folder}: an index lies beside its tars, but {error}") from None
         return scanned.shard.samples
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.build.thumbnail import thumbnail
 from data_prep.inspect.samples import LENIENT, Found
-from data_prep.inspect.terminal import bin_name, filled, human_bytes
+from data_prep.inspect.terminal import human_bytes, named_bins
 from data_prep.page import bars, data, image, page
 from dreamline.media.decode import decode
 from dreamline.media.errors import MediaError
@@ -77,10 +77,9 @@ def _count_bars(values: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _histogram(values: Mapping[str, Any]) -> str:
-    named = {bin_name(values["edges"], number): values["counts"][number] for number in range(*filled(values["counts"]))}
     missing = f", {values['missing']:,} without" if values["missing"] else ""
     told = f"min {values['min']:.6g}, mean {values['mean']:.6g}, max {values['max']:.6g}{missing}"
-    return f"<p><small>{told}</small></p>{bars(named)}"
+    return f"<p><small>{told}</small></p>{bars(dict(named_bins(values)))}"
 
 
 def _group(kind: str, samples: Sequence[Found]) -> str:

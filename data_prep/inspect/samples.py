@@ -16,8 +16,8 @@ from dreamline.config import ConfigError
 from dreamline.data.foreign import PICTURES
 from dreamline.data.index import Location, SampleIndex
 from dreamline.media.config import DecodeConfig
+from dreamline.media.decode import decode
 from dreamline.media.errors import MediaError
-from dreamline.media.header import read_header
 from dreamline.storage import join, read_range, write_bytes
 
 THREADS = 8  # samples read at a time
@@ -123,7 +123,7 @@ def picture_facts(content: bytes | str) -> dict[str, Any]:
     if isinstance(content, str):
         return {"broken": content}
     try:
-        header = read_header(content, LENIENT)
+        header = decode(content, LENIENT).header  # all of it: a header may be sound where the picture is not
     except MediaError as error:
         return {"broken": str(error)}
     return {"format": header.format, "width": header.width, "height": header.height, "mode": header.mode}

@@ -81,13 +81,11 @@ def _histograms(numbers: Mapping[str, Any]) -> Iterator[str]:
         missing = f", {values['missing']:,} without" if values["missing"] else ""
         least, mean, most = (f"{values[key]:.6g}" for key in ("min", "mean", "max"))
         yield from _section(f"{name} (min {least}, mean {mean}, max {most}{missing})")
-        first, last = filled(values["counts"])
         top = max(values["counts"])
-        for number in range(first, last):
-            yield _line(bin_name(values["edges"], number), values["counts"][number], top)
+        yield from (_line(bin_name, count, top) for bin_name, count in named_bins(values))
 
 
-def bin_name(edges: Sequence[float | None], number: int) -> str:
+def _bin_name(edges: Sequence[float | None], number: int) -> str:
     """`low - high` of a bin; of whole numbers one apart the number itself."""
     low, high = edges[number], edges[number + 1]
     if high is None:
@@ -97,10 +95,17 @@ def bin_name(edges: Sequence[float | None], number: int) -> str:
     return f"< {high:g}" if number == 0 and edges[-1] is None else f"{low:g} - {high:g}"
 
 
-def filled(counts: Sequence[int]) -> tuple[int, int]:
-    """The first bin that is not empty, and the one behind the last."""
+def named_bins(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Name and count of the bins of a histogram; empty ones beside each other are one, those at the ends none."""
+    counts = values["counts"]
     found = [number for number, count in enumerate(counts) if count]
-    return found[0], found[-1] + 1
+    for before, number in zip([found[0], *found], found, strict=False):
+        if number - before == 2:
+            yield _bin_name(values["edges"], number - 1), 0
+        elif number - before > 2:
+            low, high = values["edges"][before + 1], values["edges"][number]
+            yield f"{low:g} - {high:g}", 0
+        yield _bin_name(values["edges"], number), counts[number]
 
 
 def _section(title: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from dreamline.media.size import read_size
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 TEXTS = ("txt", "text", "caption")
+_OURS = {"label", "facts", "width", "height"}  # what the JSON of a record of ours has
 NONE = "none"  # as the only name of a role: samples have none
 
 Names = tuple[str, ...]
@@ -157,8 +158,8 @@ def to_sample(key: str, members: Mapping[str, bytes], roles: Roles) -> Sample:
         roles: what holds what, as in `index.json`.
 
     Returns:
-        The sample; `facts` is what its member `json` holds, if that is a mapping. Width and height are read from the
-        picture's header.
+        The sample; `facts` is what its member `json` holds, if that is a mapping (of a record of ours its facts). Width
+        and height are read from the picture's header.
 
     Raises:
         ValueError: a member is missing or cannot be read; names the sample.
@@ -172,6 +173,8 @@ def to_sample(key: str, members: Mapping[str, bytes], roles: Roles) -> Sample:
         text, _ = read_text(members, text_places(members, roles.text))
         label, _ = read_text(members, text_places(members, roles.label))
         facts = parse_json("json", members["json"]) if "json" in members else {}
+        if isinstance(facts, Mapping) and set(facts) == _OURS:
+            facts = facts["facts"]
         width, height = measure(image, members[image])
     except ForeignError as error:
         raise ValueError(f"sample {key}: cannot be read: {error}") from None

@@ -63,6 +63,8 @@ def check_key(made: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
     Raises:
         ConfigError: they differ; names the parts.
     """
+    if not made:
+        raise ConfigError(f"{where}: does not say by what it was encoded; encode again into another folder")
     differing = sorted(name for name in {*made, *wanted} if made.get(name) != wanted.get(name))
     if differing:
         shown = ", ".join(f"{name} ({made.get(name)}, now {wanted.get(name)})" for name in differing)

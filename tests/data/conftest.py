@@ -16,6 +16,7 @@ from data_prep.tar import TarWriter
 from dreamline import storage_s3
 from dreamline.config import digest
 from dreamline.data.collection import TableEntry
+from dreamline.data.foreign import IndexedShard
 from dreamline.data.index import FOLDER_INDEX, FOLDER_TABLE, FolderInfo, folder_columns
 from dreamline.data.manifest import MANIFEST, DatasetInfo, ShardEntry, write_info
 from dreamline.data.sample import Sample, encode_png
@@ -101,9 +102,8 @@ def make_indexed() -> Callable[..., Path]:
         size = (folder / FOLDER_TABLE).stat().st_size
         table = TableEntry(name=FOLDER_TABLE, sha256=sha256(folder / FOLDER_TABLE), size=size, rows=len(rows))
         fingerprint = hashlib.sha256(str(len(rows)).encode()).hexdigest()
-        info = FolderInfo(
-            name="theirs", fingerprint=fingerprint, num_samples=len(rows), table=table, shards=tuple(entries)
-        )
+        shards = tuple(IndexedShard(**entry.model_dump()) for entry in entries)
+        info = FolderInfo(name="theirs", fingerprint=fingerprint, num_samples=len(rows), table=table, shards=shards)
         write_json(folder / FOLDER_INDEX, info.model_dump(mode="json"))
         return folder
 

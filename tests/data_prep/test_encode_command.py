@@ -110,6 +110,15 @@ def test_an_interrupted_run_is_usable(data: Path, tmp_path: Path) -> None:
     assert torch.equal(FeatureSet(tmp_path / "cut").read(rows).text, expected.text)
 
 
+def test_how_it_is_carried_out_is_not_in_the_key(data: Path, tmp_path: Path) -> None:
+    def key(**values: object) -> dict[str, object]:
+        told = {"data": str(data / "t2i"), "encoders": str(ENCODERS), "output": str(tmp_path), **values}
+        return Encoding(EncodeRequest.model_validate(told)).key
+
+    assert key() == key(num_workers=2, num_threads=2, limit=5, output=str(tmp_path / "other"))
+    assert key() != key(data=str(data / "edit"))
+
+
 def test_wrong_requests(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="text_dtype"):
         load_request(str(data / "t2i"), "", str(ENCODERS), ["text_dtype=int8"], None, 1)

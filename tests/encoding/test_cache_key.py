@@ -106,6 +106,11 @@ def test_settings(key: dict[str, object], values: dict[str, object]) -> None:
         check_key(key, cache_key(ENCODERS, other), "features")
 
 
+def test_features_that_do_not_say_by_what(key: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="features: does not say by what"):
+        check_key({}, key, "features")
+
+
 def test_keys_survive_json(key: dict[str, object]) -> None:
     check_key(json.loads(json.dumps(key)), cache_key(ENCODERS, SETTINGS), "features")
 

@@ -21,7 +21,6 @@ from data_prep.index.run import index_folder
 from dreamline.config import ConfigError
 from dreamline.data.features import FeatureSet
 from dreamline.data.index import open_index
-from dreamline.data.mixture import Mixture
 from dreamline.data.shards import ShardReader
 from dreamline.encoding.encoders import DECODE, Encoders, picture
 from dreamline.encoding.on_the_fly import OnTheFly
@@ -143,5 +142,3 @@ def test_tars_of_others(tmp_path: Path) -> None:
     torch.testing.assert_close(one.text, other.text, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(one.source_latents, other.source_latents, rtol=1e-4, atol=1e-4)
     assert json.loads((Path(summary["output"]) / "dataset.json").read_text())["key"]["states"] == "post-norm"
-    with pytest.raises(ValueError, match="different shapes"):
-        Mixture([(features, 1)], 0)
