@@ -108,7 +108,7 @@ def entries(stream: Seekable) -> Iterator[Entry]:
                 if flag in _ATTRIBUTES:
                     found = parse_attributes(content)
                     if any(key.startswith("GNU.sparse.") for key in found):
-                        raise TarDamage(f"{found.get('GNU.sparse.name', header.name)}: {_SPARSE}")
+                        raise TarDamage(f"{found.get('GNU.sparse.name', header.name)!r}: {_SPARSE}")
                     path = found.get("path", path)
                     length = _decimal(found["size"]) if "size" in found else length
                 elif flag == ord("L"):
@@ -119,7 +119,7 @@ def entries(stream: Seekable) -> Iterator[Entry]:
             continue
         name, size = path or header.name, size if length is None else length
         if flag == ord("S"):
-            raise TarDamage(f"{name}: {_SPARSE}")
+            raise TarDamage(f"{name!r}: {_SPARSE}")
         padded = 0 if flag in _EMPTY else _padded(size)
         if flag in _FILES:
             yield Entry(name, size, begin, position)
@@ -128,7 +128,7 @@ def entries(stream: Seekable) -> Iterator[Entry]:
         position, begin, last = position + padded, position + padded, name
     if not ended:
         raise TarDamage(
-            f"the archive is cut off: no end mark at byte {position}" + (f", in or after {last}" if last else "")
+            f"the archive is cut off: no end mark at byte {position}" + (f", in or after {last!r}" if last else "")
         )
 
 

@@ -112,7 +112,7 @@ def test_sparse_files_are_refused(tmp_path: Path, form: str) -> None:
         file.write(b"x" * 5000)
     tar = tmp_path / "a.tar"
     subprocess.run(["tar", f"--format={form}", "--sparse", "-cf", tar, "-C", tmp_path, "holes.bin"], check=True)
-    with pytest.raises(TarDamage, match=r"holes\.bin: sparse files are not read; .* without --sparse"):
+    with pytest.raises(TarDamage, match=r"holes\.bin': sparse files are not read; .* without --sparse"):
         walk(tar.read_bytes())
 
 
@@ -122,7 +122,7 @@ def test_sizes_beyond_eight_gigabytes() -> None:
         info.size = 9 * 2**30 + 7
         head = info.tobuf(form)
         seen: list[Entry] = []
-        with pytest.raises(TarDamage, match=r"no end mark at byte \d+, in or after large\.bin"):
+        with pytest.raises(TarDamage, match=r"no end mark at byte \d+, in or after 'large\.bin'"):
             seen.extend(entries(io.BytesIO(head)))
         assert [(entry.name, entry.size) for entry in seen] == [("large.bin", info.size)]
         assert len(head) == (BLOCK if form == tarfile.GNU_FORMAT else 3 * BLOCK)
