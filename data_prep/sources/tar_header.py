@@ -12,6 +12,7 @@ from typing import Protocol
 
 BLOCK = 512  # bytes; headers and contents start at multiples of it
 MAX_HEADER = 2**20  # bytes of a long name or of extended attributes
+MAX_SIZE = 2**43  # bytes of a file; a file system refuses to seek much further
 
 _FILES = frozenset(b"0\x007")
 _EMPTY = frozenset(b"123456")  # links, devices, folders, pipes: no content follows, whatever their size says
@@ -102,7 +103,7 @@ def entries(stream: Seekable) -> Iterator[Entry]:
         position, ended = position + BLOCK, False
         flag, size = header.type, header.size
         if flag in _ATTRIBUTES or flag in b"gLK":
-            padded = _padded(size)
+            padded = _padded(min(size, MAX_SIZE))
             if flag != ord("g"):  # what holds for all files is of no use here
                 content = _read(stream, size, padded, position)
                 if flag in _ATTRIBUTES:
@@ -118,6 +119,8 @@ def entries(stream: Seekable) -> Iterator[Entry]:
             position += padded
             continue
         name, size = path or header.name, size if length is None else length
+        if size > MAX_SIZE:
+            raise TarDamage(f"{name!r}: a size of {size} bytes, which no file has")
         if flag == ord("S"):
             raise TarDamage(f"{name!r}: {_SPARSE}")
         padded = 0 if flag in _EMPTY else _padded(size)
@@ -169,8 +172,8 @@ def _number(field: bytes, position: int) -> int:
 
 
 def _decimal(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise TarDamage(f"extended attributes with the size {text!r}")
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise TarDamage(f"extended attributes with the size {text[:20]!r}")
     return int(text)
 
 

@@ -128,6 +128,24 @@ def test_sizes_beyond_eight_gigabytes() -> None:
         assert len(head) == (BLOCK if form == tarfile.GNU_FORMAT else 3 * BLOCK)
 
 
+@pytest.mark.parametrize("flag", [b"0", b"1", b"5", b"7", b"L", b"g", b"x", b"S", b"?"])
+@pytest.mark.parametrize("size", [2**42, 2**60, 2**80])
+def test_sizes_that_no_file_has(tmp_path: Path, flag: bytes, size: int) -> None:
+    info = tarfile.TarInfo("a.bin")
+    info.type, info.size = flag, size
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT))
+    with (tmp_path / "a.tar").open("rb") as file, pytest.raises(TarDamage):
+        list(entries(file))
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "-1", "x", "²"])
+def test_sizes_that_are_no_numbers(size: str) -> None:
+    info = tarfile.TarInfo("a.bin")
+    info.pax_headers = {"size": size}
+    with pytest.raises(TarDamage, match="extended attributes with the size"):
+        list(entries(io.BytesIO(info.tobuf(tarfile.PAX_FORMAT))))
+
+
 def test_what_is_no_header() -> None:
     block = tarfile.TarInfo("a.jpg").tobuf(tarfile.USTAR_FORMAT)
     assert parse_header(block).name == "a.jpg"
