@@ -196,13 +196,13 @@ def scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
         found.append(json.loads(told))
         print(f"{size:9} samples: {found[-1]}", flush=True)
     units = {
-        "us_per_sample": "microseconds of CPU per sample",
-        "own_mb": "MB of own memory after all samples were read",
-        "mapped_mb": "MB of the mapped index, which all processes share",
+        "us_per_sample": ("cost", "microseconds of CPU per sample, full random order"),
+        "own_mb": ("memory", "MB of the process's own after all samples were read"),
+        "mapped_mb": ("mapped index", "MB that all processes share and the kernel may drop"),
     }
     return [
-        row(f"{size} samples and {sizes[0]}, both ours", one[key], found[0][key], unit)
-        for key, unit in units.items()
+        row(f"{title}: {size} samples, ours; {sizes[0]} samples, ours", one[key], found[0][key], unit)
+        for key, (title, unit) in units.items()
         for size, one in zip(sizes, found, strict=True)
     ]
 
@@ -251,7 +251,8 @@ def memory() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shows that it runs; too few samples for a figure")
-    parser.add_argument("--rounds", type=int, help="how often each reader runs; default: 3")
+    parser.add_argument("--samples", type=int, help="of the comparison; default: 4800")
+    parser.add_argument("--rounds", type=int, help="how often each reader runs; default: 2")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--venvs", type=Path, default=CACHE, help="folder of the rivals' environments")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)  # what a process of this benchmark does
@@ -262,8 +263,8 @@ def main() -> None:
         return
     quick = arguments.quick
     with tempfile.TemporaryDirectory(prefix="data_read-") as name:
-        number, rounds, seconds = (200, 1, 0.2) if quick else (1200, 3, 2.0)
-        rows = compare(Path(name), number, arguments.rounds or rounds, seconds, arguments.venvs)
+        number, rounds, seconds = (200, 1, 0.2) if quick else (4800, 2, 2.0)
+        rows = compare(Path(name), arguments.samples or number, arguments.rounds or rounds, seconds, arguments.venvs)
         rows += scale(Path(name), [1000, 10_000] if quick else [10_000, 100_000, 1_000_000])
     for one in rows:
         figures = f"ours {one['ours']:10.2f}   theirs {one['theirs']:10.2f}   {one['ratio']:6.2f}x"
