@@ -251,6 +251,7 @@ def memory() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shows that it runs; too few samples for a figure")
+    parser.add_argument("--samples", type=int, help="of the comparison; default: 4800")
     parser.add_argument("--rounds", type=int, help="how often each reader runs; default: 2")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--venvs", type=Path, default=CACHE, help="folder of the rivals' environments")
@@ -263,7 +264,7 @@ def main() -> None:
     quick = arguments.quick
     with tempfile.TemporaryDirectory(prefix="data_read-") as name:
         number, rounds, seconds = (200, 1, 0.2) if quick else (4800, 2, 2.0)
-        rows = compare(Path(name), number, arguments.rounds or rounds, seconds, arguments.venvs)
+        rows = compare(Path(name), arguments.samples or number, arguments.rounds or rounds, seconds, arguments.venvs)
         rows += scale(Path(name), [1000, 10_000] if quick else [10_000, 100_000, 1_000_000])
     for one in rows:
         figures = f"ours {one['ours']:10.2f}   theirs {one['theirs']:10.2f}   {one['ratio']:6.2f}x"

@@ -128,7 +128,10 @@ def examples(rejects: Any) -> dict[str, str]:
         for number in sorted(reasons.index(reason) for reason in set(reasons) - set(found)):
             row = batch.slice(number, 1).to_pylist()[0]
             who = row["key"] if row["key"] is not None else row["member"]
-            found[row["reason"]] = ": ".join(part for part in (row["shard"], who, row["detail"]) if part)
+            told = ": ".join(part for part in (row["shard"], who, row["detail"]) if part)
+            found[row["reason"]] = "".join(
+                letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in told
+            )
     return found
 
 

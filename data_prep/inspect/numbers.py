@@ -131,13 +131,20 @@ def _histogram(values: Values, edges: Values) -> dict[str, Any]:
 def _edges(values: Values) -> Values:
     low, high = float(values.min()), float(values.max())
     whole = bool(np.all(values == np.round(values)))
-    if high == low:
-        return np.array([low, low + (1.0 if whole else max(abs(low), 1.0) * 1e-6)])
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-9 * largest:
+        return np.array([low, high + (1.0 if whole else max(largest, 1.0) * 1e-6)])
     rough = (high - low) / BINS
     power = 10.0 ** np.floor(np.log10(rough))
     steps = (step * power * scale for scale in (1, 10) for step in STEPS)
     width = next(step for step in steps if step >= rough * (1 - 1e-9))
     width = max(np.ceil(width), 1.0) if whole else width
-    first = np.floor(low / width)
-    last = np.floor(high / width) + 1
-    return np.array([float(f"{number * width:.12g}") for number in np.arange(first, last + 1)])  # 0.3, not 3 x 0.1
+    first = int(np.floor(low / width))
+    last = int(np.floor(high / width)) + 1
+    first -= _bound(first, width) > low
+    last += _bound(last, width) <= high
+    return np.array([_bound(number, width) for number in range(first, last + 1)])
+
+
+def _bound(number: int, width: float) -> float:
+    return float(f"{number * width:.12g}")  # 0.3, not 3 x 0.1

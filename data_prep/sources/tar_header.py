@@ -12,6 +12,7 @@ from typing import Protocol
 
 BLOCK = 512  # bytes; headers and contents start at multiples of it
 MAX_HEADER = 2**20  # bytes of a long name or of extended attributes
+MAX_SIZE = 2**43  # bytes of a file; a file system refuses to seek much further
 
 _FILES = frozenset(b"0\x007")
 _EMPTY = frozenset(b"123456")  # links, devices, folders, pipes: no content follows, whatever their size says
@@ -102,13 +103,13 @@ def entries(stream: Seekable) -> Iterator[Entry]:
         position, ended = position + BLOCK, False
         flag, size = header.type, header.size
         if flag in _ATTRIBUTES or flag in b"gLK":
-            padded = _padded(size)
+            padded = _padded(min(size, MAX_SIZE))
             if flag != ord("g"):  # what holds for all files is of no use here
                 content = _read(stream, size, padded, position)
                 if flag in _ATTRIBUTES:
                     found = parse_attributes(content)
                     if any(key.startswith("GNU.sparse.") for key in found):
-                        raise TarDamage(f"{found.get('GNU.sparse.name', header.name)}: {_SPARSE}")
+                        raise TarDamage(f"{found.get('GNU.sparse.name', header.name)!r}: {_SPARSE}")
                     path = found.get("path", path)
                     length = _decimal(found["size"]) if "size" in found else length
                 elif flag == ord("L"):
@@ -118,8 +119,10 @@ def entries(stream: Seekable) -> Iterator[Entry]:
             position += padded
             continue
         name, size = path or header.name, size if length is None else length
+        if size > MAX_SIZE:
+            raise TarDamage(f"{name!r}: a size of {size} bytes, which no file has")
         if flag == ord("S"):
-            raise TarDamage(f"{name}: {_SPARSE}")
+            raise TarDamage(f"{name!r}: {_SPARSE}")
         padded = 0 if flag in _EMPTY else _padded(size)
         if flag in _FILES:
             yield Entry(name, size, begin, position)
@@ -128,7 +131,7 @@ def entries(stream: Seekable) -> Iterator[Entry]:
         position, begin, last = position + padded, position + padded, name
     if not ended:
         raise TarDamage(
-            f"the archive is cut off: no end mark at byte {position}" + (f", in or after {last}" if last else "")
+            f"the archive is cut off: no end mark at byte {position}" + (f", in or after {last!r}" if last else "")
         )
 
 
@@ -169,8 +172,8 @@ def _number(field: bytes, position: int) -> int:
 
 
 def _decimal(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise TarDamage(f"extended attributes with the size {text!r}")
+    if not text.isascii() or not text.isdigit() or len(text) > 20:
+        raise TarDamage(f"extended attributes with the size {text[:20]!r}")
     return int(text)
 
 

@@ -180,6 +180,19 @@ def test_damage_costs_no_more_than_what_is_damaged(tars, tmp_path):
     assert outcome.info.num_renamed == 8  # 0000 and 0001 three times, 0002 twice
 
 
+def test_names_that_are_no_text_harm_nobody(tars, tmp_path):
+    members = [*tars.captioned([1]), ("\x1b[31m.txt", b"x"), ("\udcff.jpg", b"x"), ("\udcfe/2.jpg", tars.picture())]
+    content = tars.pack(members)
+    (tmp_path / "a.tar").write_bytes(content[: content.index(b"\xfe/2.jpg") + 600])
+    outcome = index_folder(str(tmp_path))
+    assert outcome.info.rejected == {"bad_name": 2, "damaged_file": 1}
+    assert "'\\udcfe/2.jpg'" in outcome.summary()["damaged"]["a.tar"]
+    told = json.dumps(outcome.summary(), ensure_ascii=False)
+    assert "\x1b" not in told
+    assert told.encode()
+    assert [*read_all(tmp_path)] == ["0001"]
+
+
 def test_only_what_is_new_is_read(tars, tmp_path):
     folder = tmp_path / "in"
     for number in range(3):

@@ -112,7 +112,7 @@ def test_sparse_files_are_refused(tmp_path: Path, form: str) -> None:
         file.write(b"x" * 5000)
     tar = tmp_path / "a.tar"
     subprocess.run(["tar", f"--format={form}", "--sparse", "-cf", tar, "-C", tmp_path, "holes.bin"], check=True)
-    with pytest.raises(TarDamage, match=r"holes\.bin: sparse files are not read; .* without --sparse"):
+    with pytest.raises(TarDamage, match=r"holes\.bin': sparse files are not read; .* without --sparse"):
         walk(tar.read_bytes())
 
 
@@ -122,10 +122,28 @@ def test_sizes_beyond_eight_gigabytes() -> None:
         info.size = 9 * 2**30 + 7
         head = info.tobuf(form)
         seen: list[Entry] = []
-        with pytest.raises(TarDamage, match=r"no end mark at byte \d+, in or after large\.bin"):
+        with pytest.raises(TarDamage, match=r"no end mark at byte \d+, in or after 'large\.bin'"):
             seen.extend(entries(io.BytesIO(head)))
         assert [(entry.name, entry.size) for entry in seen] == [("large.bin", info.size)]
         assert len(head) == (BLOCK if form == tarfile.GNU_FORMAT else 3 * BLOCK)
+
+
+@pytest.mark.parametrize("flag", [b"0", b"1", b"5", b"7", b"L", b"g", b"x", b"S", b"?"])
+@pytest.mark.parametrize("size", [2**42, 2**60, 2**80])
+def test_sizes_that_no_file_has(tmp_path: Path, flag: bytes, size: int) -> None:
+    info = tarfile.TarInfo("a.bin")
+    info.type, info.size = flag, size
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT))
+    with (tmp_path / "a.tar").open("rb") as file, pytest.raises(TarDamage):
+        list(entries(file))
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "-1", "x", "²"])
+def test_sizes_that_are_no_numbers(size: str) -> None:
+    info = tarfile.TarInfo("a.bin")
+    info.pax_headers = {"size": size}
+    with pytest.raises(TarDamage, match="extended attributes with the size"):
+        list(entries(io.BytesIO(info.tobuf(tarfile.PAX_FORMAT))))
 
 
 def test_what_is_no_header() -> None:
