@@ -70,7 +70,7 @@ class EncodeRequest(Config):
     output: str = Field("", description="folder of the encoded samples; default: beside a local data set")
     encoders: str = Field("assets/encoders", description="folder with vae, text_encoder, tokenizer, processor")
     settings: EncodeSettings = EncodeSettings(text_dtype="float16")
-    limit: int | None = Field(None, ge=0, description="stop when this many samples are encoded; files stay whole")
+    limit: int | None = Field(None, ge=0, description="stop once this many samples are encoded; files stay whole")
     num_workers: int = Field(1, ge=1, description="tasks at a time")
     num_threads: int = Field(1, ge=1, description="compute threads of each")
 

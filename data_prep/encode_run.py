@@ -82,13 +82,13 @@ class Encoding:
         }
 
     def _wanted(self, found: Mapping[Path, FeatureShard]) -> list[EncodeTask]:
-        """What is missing; with a limit only the first of it that keep within."""
+        """What is missing; with a limit the first of it, until that many samples are encoded."""
         missing = [task for task in self.tasks if task.path not in found]
         if self.request.limit is None:
             return missing
         left = self.request.limit - sum(entry.samples for entry in found.values())
-        ends = np.cumsum([len(task.rows) for task in missing])
-        return [task for task, end in zip(missing, ends, strict=True) if end <= left]
+        starts = np.cumsum([0, *(len(task.rows) for task in missing)])[:-1]
+        return [task for task, start in zip(missing, starts, strict=True) if start < left]
 
     def _publish(self, found: Mapping[Path, FeatureShard]) -> FeaturesInfo:
         """List what is finished; named by the key of the values and not by bytes, as it may grow."""

@@ -14,8 +14,9 @@ import torch
 from data_prep.features import is_encoded, shard_entry, table_of, write_features
 from data_prep.manifest import sweep
 from dreamline.cluster import map_tasks
-from dreamline.data.encoded import FeatureShard
+from dreamline.data.encoded import FeatureShard, read_features_info
 from dreamline.data.index import SampleIndex, Shard, open_index
+from dreamline.data.manifest import DATASET
 from dreamline.data.order import Indices
 from dreamline.data.sample import Kind
 from dreamline.data.shard_cache import CacheConfig
@@ -97,8 +98,13 @@ def prepare(tasks: Sequence[EncodeTask]) -> None:
 
 
 def finished(tasks: Sequence[EncodeTask]) -> dict[Path, FeatureShard]:
-    """What earlier attempts have finished, by path."""
-    return {task.path: task.entry() for task in tasks if task.is_done()}
+    """What earlier attempts have finished, by path, unless it has changed since it was listed in dataset.json."""
+    listed: dict[Path, FeatureShard] = {}
+    for folder in {task.folder for task in tasks}:
+        if (folder / DATASET).is_file():
+            listed |= {folder / entry.name: entry for entry in read_features_info(folder).shards}
+    found = {task.path: task.entry() for task in tasks if task.is_done()}
+    return {path: entry for path, entry in found.items() if listed.get(path, entry) == entry}
 
 
 def encode_tasks(

@@ -95,10 +95,14 @@ def is_encoded(folder: Path, stem: str, plan: str, verify: bool = True) -> bool:
     sidecar, path = folder / f"{stem}.json", folder / f"{stem}.safetensors"
     if not all(path.with_suffix(suffix).is_file() for suffix in (".json", ".safetensors", ".rows", ".arrow")):
         return False
-    record = json.loads(sidecar.read_text())
-    if record["plan"] != plan or path.stat().st_size != record["size"]:
+    try:
+        record = json.loads(sidecar.read_text())
+        made, size, expected = record["plan"], record["size"], record["sha256"]
+    except (ValueError, KeyError):  # damaged
         return False
-    return not verify or bool(sha256(path) == record["sha256"])
+    if made != plan or path.stat().st_size != size:
+        return False
+    return not verify or bool(sha256(path) == expected)
 
 
 def shard_entry(folder: Path, stem: str, kind: Kind, size: Size) -> FeatureShard:

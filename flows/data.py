@@ -67,7 +67,7 @@ def encode(
     ] = Path("assets/encoders"),
     output: Annotated[str, typer.Option("--output", help="Folder; default: beside a local data set.")] = "",
     overrides: Overrides = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop at this many samples.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="Stop after this many samples.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it takes and saves.")] = False,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="With --plan: passes over the data.")] = 10,
     workers: Workers = 1,

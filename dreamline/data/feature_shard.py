@@ -51,7 +51,11 @@ class MappedShard:
 
     @cached_property
     def table(self) -> pa.Table:
-        """All that is known of the samples."""
+        """All that is known of the samples.
+
+        Raises:
+            ConfigError: the table is missing or damaged.
+        """
         import pyarrow as pa
 
         if self.entry.table is None:
@@ -60,8 +64,12 @@ class MappedShard:
             return pa.table(
                 {"key": records["keys"], "text": records["prompts"], "label": records["labels"], "facts": facts}
             )
-        with pa.ipc.open_file(pa.memory_map(str(self.path.with_suffix(".arrow")))) as file:
-            return file.read_all()
+        path = self.path.with_suffix(".arrow")
+        try:
+            with pa.ipc.open_file(pa.memory_map(str(path))) as file:
+                return file.read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); run the encode job again") from None
 
     @cached_property
     def _records(self) -> dict[str, list[Any]]:

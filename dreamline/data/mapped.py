@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 from pathlib import Path
 
 import torch
@@ -15,27 +14,28 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I
 def map_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, by name. They live as long as they are used; writing to them does not reach the file.
 
+    No file stays open: a data set may have more of them than a process may open.
+
     Raises:
         ValueError: not a safetensors file with tensors of the types in `DTYPES`.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    if hasattr(mmap, "MADV_RANDOM"):
-        content.madvise(mmap.MADV_RANDOM)  # samples come in random order; reading ahead would only evict others
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or 8 + length > size:
+            raise ValueError(f"{path}: no safetensors file, or cut off in its header")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"{path}: no safetensors file ({error})") from None
+    content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         start, end = entry["data_offsets"]
         dtype = DTYPES.get(entry["dtype"])
-        if dtype is None or 8 + length + end > len(content):
+        if dtype is None or 8 + length + end > size:
             raise ValueError(f"{path}: tensor {name} of type {entry['dtype']} cannot be read")
-        if start == end:
-            tensors[name] = torch.zeros(entry["shape"], dtype=dtype)
-            continue
-        count = (end - start) // dtype.itemsize
-        flat = torch.frombuffer(content, dtype=dtype, count=count, offset=8 + length + start)
-        tensors[name] = flat.view(entry["shape"])
+        tensors[name] = content[8 + length + start : 8 + length + end].view(dtype).view(entry["shape"])
     return tensors

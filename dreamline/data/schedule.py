@@ -92,7 +92,8 @@ class Split:
 
 
 def _join(nodes: Sequence[_Node], traits: npt.NDArray[np.float64]) -> _Node:
-    nodes, traits, shares = list(nodes), traits.copy(), np.array([float(node.weight) for node in nodes])
+    total = sum(node.weight for node in nodes)  # can be too large for a float
+    nodes, traits, shares = list(nodes), traits.copy(), np.array([node.weight / total for node in nodes])
     while len(nodes) > 1:
         distance = np.abs(traits[:, None] - traits[None]).max(axis=2).round(9)
         distance[np.tril_indices(len(nodes))] = np.inf

@@ -123,7 +123,10 @@ class OnTheFly:
 
 def full_key(index: SampleIndex, frozen: Path | str, settings: EncodeSettings) -> dict[str, object]:
     """The key of encoded samples: the samples, in their order, and all that they are encoded by."""
-    return {"data": index.fingerprint, "layout": index.layout, **cache_key(frozen, settings)}
+    key = {"data": index.fingerprint, "layout": index.layout, **cache_key(frozen, settings)}
+    if index.roles is not None:  # which of a record's pictures and texts count; the fingerprint is over all of them
+        key["roles"] = index.roles.model_dump(mode="json", include={"image", "source", "text"})
+    return key
 
 
 def to_rows(encoded: Encoded, settings: EncodeSettings) -> Rows:

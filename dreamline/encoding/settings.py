@@ -17,6 +17,9 @@ from dreamline.storage import sha256
 
 Precision = Literal["float16", "bfloat16", "float32"]
 TEXTS = (".json", ".txt", ".jinja")  # files that say how a model is built or a prompt is cut into tokens
+RECIPE = 1  # raised when this code makes other values of the same samples, encoders and settings
+PARTS = ("vae", "text_encoder", "tokenizer", "processor")
+ENCODERS = (*PARTS, "templates", "image_side", "states")  # what must be the same when pictures are made
 
 
 class EncodeSettings(Config):
@@ -46,7 +49,8 @@ def cache_key(frozen: Path | str, settings: EncodeSettings) -> dict[str, Any]:
     texts = [prompts.GENERATE_TEMPLATE, prompts.GENERATE_DROP, prompts.EDIT_TEMPLATE, prompts.EDIT_DROP]
     filled = [prompts.generate_prompt(""), prompts.edit_prompt("")]
     return {
-        **{part: _hash_part(folder / part) for part in ("vae", "text_encoder", "tokenizer", "processor")},
+        "recipe": RECIPE,
+        **{part: _hash_part(folder / part) for part in PARTS},
         "templates": digest([*texts, prompts.MAX_TOKENS, *filled]),
         "image_side": prompts.IMAGE_SIDE,
         "states": prompts.STATES,
@@ -69,6 +73,19 @@ def check_key(made: dict[str, Any], wanted: dict[str, Any], where: str) -> None:
     if differing:
         shown = ", ".join(f"{name} ({made.get(name)}, now {wanted.get(name)})" for name in differing)
         raise ConfigError(f"{where}: was encoded with other {shown}; encode again into another folder, or go back")
+
+
+def check_encoders(made: dict[str, Any], frozen: Path | str, where: str) -> None:
+    """Compare the encoders in the key of encoded samples with those that a model is published with.
+
+    Versions of libraries may differ: nothing is encoded any more.
+
+    Raises:
+        ConfigError: they differ; names the parts.
+    """
+    if made:  # the key is missing in sets of version 1
+        now = cache_key(frozen, EncodeSettings())
+        check_key({name: made.get(name) for name in ENCODERS}, {name: now[name] for name in ENCODERS}, where)
 
 
 def _hash_part(folder: Path) -> str:

@@ -10,6 +10,7 @@ import torch
 from dreamline.config import ConfigError, Job
 from dreamline.data.features import Features, FeatureSet
 from dreamline.data.manifest import DATASET
+from dreamline.encoding.settings import check_encoders
 from dreamline.storage import is_remote
 
 
@@ -20,7 +21,8 @@ def open_features(job: Job, name: str, device: torch.device | str = "cpu") -> Fe
     encoded on the fly.
 
     Raises:
-        ConfigError: an input is missing, or not what it should be.
+        ConfigError: an input is missing, or not what it should be; or samples were encoded by other encoders than the
+            input `frozen`.
     """
     from dreamline.encoding.on_the_fly import OnTheFly
 
@@ -31,7 +33,10 @@ def open_features(job: Job, name: str, device: torch.device | str = "cpu") -> Fe
             raise ConfigError(f"inputs.{name}: {path} is not encoded; then inputs.{name}_data has no use, leave it out")
         return OnTheFly(path, job.input("frozen"), device=device)
     if data is None:
-        return FeatureSet(path)
+        features = FeatureSet(path)
+        if "frozen" in job.inputs:
+            check_encoders(features.info.key, job.input("frozen"), path)
+        return features
     return OnTheFly(data.path, job.input("frozen"), cache=path, device=device)
 
 

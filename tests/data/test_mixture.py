@@ -266,6 +266,13 @@ def test_damaged_sets_are_refused(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-4])
     with pytest.raises(ConfigError, match="x-t2i-000000"):
         FeatureSet(tmp_path)
+    write_set(tmp_path, "t2i", [4])
+    (tmp_path / "x-t2i-000000.arrow").write_bytes(b"ARROW1")
+    with pytest.raises(ConfigError, match=r"x-t2i-000000\.arrow: cannot be read .*run the encode job again"):
+        FeatureSet(tmp_path).column("n")
+    (tmp_path / "x-t2i-000000.arrow").unlink()
+    with pytest.raises(ConfigError, match=r"x-t2i-000000\.arrow: cannot be read"):
+        FeatureSet(tmp_path).column("n")
 
 
 def test_gathering_is_fast(tmp_path: Path) -> None:

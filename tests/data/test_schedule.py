@@ -50,6 +50,15 @@ def test_split_of_weights_beyond_64_bits() -> None:
         Split([])
 
 
+def test_many_sets_whose_sizes_have_no_common_divisor() -> None:
+    """Their least common multiple is beyond what a float holds."""
+    counts = [{0: 10**9 + 2 * i + 1, 1: 10**9 + 7} for i in range(60)]
+    schedule = Schedule(counts, [1.0] * 60, 4)
+    assert schedule.total > 1e308
+    _, components, _ = schedule(positions(4000))
+    assert np.abs(np.bincount(components, minlength=60) - 4000 / 60).max() < 10
+
+
 COUNTS = st.dictionaries(st.integers(0, 7), st.integers(1, 300), min_size=1, max_size=8)
 
 

@@ -18,6 +18,7 @@ from dreamline.config import ConfigError, build
 from dreamline.data.features import FeatureSet
 from dreamline.encoding.on_the_fly import OnTheFly
 from dreamline.encoding.settings import EncodeSettings
+from dreamline.storage import hash_folder
 from flows.data import app
 
 ENCODERS = Path(__file__).parents[2] / "assets" / "encoders"
@@ -75,10 +76,12 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
         return json.loads(result.stdout)
 
     assert call("--plan", "--epochs", "2")["epochs"] == 2
-    first = call("--limit", "10", "--set", "batch_size=8")
+    first = call("--limit", "1", "--set", "batch_size=8")  # files stay whole
     assert (first["samples"], first["complete"]) == (8, False)
+    assert call("--limit", "8", "--set", "batch_size=8")["encoded_now"] == 0
+    assert call("--limit", "9", "--set", "batch_size=8")["samples"] == 16
     rest = call("--set", "batch_size=8")
-    assert (rest["encoded_now"], rest["complete"]) == (16, True)
+    assert (rest["encoded_now"], rest["complete"]) == (8, True)
     assert FeatureSet(tmp_path / "out").info.settings["text_dtype"] == "float16"
     plain = CliRunner().invoke(app, ["encode", str(data / "t2i"), "--encoders", str(ENCODERS), "--plan"])
     assert "24 samples" in plain.stdout
@@ -108,6 +111,19 @@ def test_an_interrupted_run_is_usable(data: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(made.text, expected.text, rtol=1e-4, atol=1e-5)
     assert Encoding(cut).run(lambda _: None)["encoded_now"] == 8
     assert torch.equal(FeatureSet(tmp_path / "cut").read(rows).text, expected.text)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "rows", "arrow", "json"])
+def test_what_is_damaged_is_made_again(data: Path, tmp_path: Path, ending: str) -> None:
+    wanted = EncodeRequest(data=str(data / "t2i"), output=str(tmp_path), encoders=str(ENCODERS))
+    Encoding(wanted).run(lambda _: None)
+    before = hash_folder(tmp_path)
+    path = sorted(tmp_path.glob(f"*.{ending}"))[1]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert Encoding(wanted).run(lambda _: None)["encoded_now"] == 8
+    assert hash_folder(tmp_path) == before
 
 
 def test_how_it_is_carried_out_is_not_in_the_key(data: Path, tmp_path: Path) -> None:

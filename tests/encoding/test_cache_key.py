@@ -83,6 +83,11 @@ def test_prompts(key: dict[str, object], monkeypatch: pytest.MonkeyPatch, name: 
     assert changed(key, cache_key(ENCODERS, SETTINGS)) == {part}
 
 
+def test_the_recipe(key: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RECIPE", module.RECIPE + 1)
+    assert changed(key, cache_key(ENCODERS, SETTINGS)) == {"recipe"}
+
+
 @pytest.mark.parametrize("name", ["transformers", "diffusers"])
 def test_versions(key: dict[str, object], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     real: Callable[[str], str] = module.version

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from data_prep.config import DataJob, EncodeRequest
 from data_prep.encode_run import Encoding
@@ -16,6 +18,7 @@ from data_prep.run import run as draw
 from dreamline.config import ConfigError, Input, build
 from dreamline.data.features import FeatureSet
 from dreamline.data.sample import Kind
+from dreamline.encoding import settings
 from dreamline.encoding.on_the_fly import OnTheFly
 from dreamline.encoding.settings import EncodeSettings, Precision
 from training.config import TrainJob
@@ -43,10 +46,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def encode(data: Path, folder: Path, dtype: Precision = "float32", limit: int | None = None) -> dict[str, str]:
     """Encode both sets; inputs of a job."""
-    settings = EncodeSettings(batch_size=5, latent_dtype="float32", text_dtype=dtype)
+    how = EncodeSettings(batch_size=5, latent_dtype="float32", text_dtype=dtype)
     for kind in KINDS:
         request = EncodeRequest(
-            data=str(data / kind), output=str(folder / kind), encoders=str(ENCODERS), settings=settings, limit=limit
+            data=str(data / kind), output=str(folder / kind), encoders=str(ENCODERS), settings=how, limit=limit
         )
         Encoding(request).run(lambda _: None)
     return {kind: str(folder / kind) for kind in KINDS}
@@ -55,7 +58,7 @@ def encode(data: Path, folder: Path, dtype: Precision = "float32", limit: int | 
 def losses(run_dir: Path, inputs: dict[str, str]) -> list[float]:
     """Train a few steps through the real loop; the loss of each."""
     runtime = {"backend": "local", "log_every": 1}
-    named = {name: Input(path=path, digest="x") for name, path in {**inputs, "frozen": str(ENCODERS)}.items()}
+    named = {name: Input(path=path, digest="x") for name, path in {"frozen": str(ENCODERS), **inputs}.items()}
     values = {"preset": "t", "run_dir": str(run_dir), "inputs": named, "stage": STAGE, "runtime": runtime}
     train(build(TrainJob, values, "test"))
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -80,7 +83,7 @@ def test_with_a_part_of_a_cache(data: Path, cached: tuple[dict[str, str], list[f
     inputs = encode(data, tmp_path / "features", limit=10)
     for kind in KINDS:
         assert 0 < FeatureSet(inputs[kind], partial=True).info.num_samples < 20
-    with pytest.raises(ConfigError, match="8 of 20 samples are encoded"):
+    with pytest.raises(ConfigError, match="16 of 20 samples are encoded"):
         losses(tmp_path / "refused", inputs)
     found = losses(tmp_path / "run", inputs | {f"{kind}_data": str(data / kind) for kind in KINDS})
     np.testing.assert_allclose(found, cached[1], rtol=1e-5)
@@ -124,14 +127,32 @@ def test_rounding_is_that_of_the_cache(data: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(found.text[1, : alone.text.shape[1]], alone.text[0], rtol=2**-7, atol=1e-3)
 
 
+def test_a_cache_of_other_encoders(cached: tuple[dict[str, str], list[float]], tmp_path: Path) -> None:
+    """What is trained is published with the VAE of the job, so its samples must have gone through that one."""
+    shutil.copytree(ENCODERS, tmp_path / "frozen")
+    (path,) = (tmp_path / "frozen" / "vae").glob("*.safetensors")
+    weights = load_file(path)
+    weights[min(weights)].view(-1)[0] += 1e-3
+    save_file(weights, path)
+    with pytest.raises(ConfigError, match=r"t2i: was encoded with other vae \("):
+        losses(tmp_path / "run", cached[0] | {"frozen": str(tmp_path / "frozen")})
+
+
+def test_other_versions_of_libraries_may_read_a_cache(
+    cached: tuple[dict[str, str], list[float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "version", lambda package: "0")
+    assert losses(tmp_path, cached[0]) == cached[1]
+
+
 def test_a_cache_of_other_data_or_settings(
     data: Path, cached: tuple[dict[str, str], list[float]], tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"was encoded with other data .*layout"):
         OnTheFly(data / "t2i", ENCODERS, cache=cached[0]["edit"])
-    settings: dict[str, Any] = {"data": str(data / "t2i"), "output": cached[0]["t2i"], "encoders": str(ENCODERS)}
+    request: dict[str, Any] = {"data": str(data / "t2i"), "output": cached[0]["t2i"], "encoders": str(ENCODERS)}
     with pytest.raises(ConfigError, match=r"was encoded with other settings .*float16"):
-        Encoding(EncodeRequest(**settings))
+        Encoding(EncodeRequest(**request))
     job = {"preset": "t", "run_dir": str(tmp_path), "stage": STAGE}
     named = {
         "t2i": str(data / "t2i"),

@@ -142,3 +142,22 @@ def test_tars_of_others(tmp_path: Path) -> None:
     torch.testing.assert_close(one.text, other.text, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(one.source_latents, other.source_latents, rtol=1e-4, atol=1e-4)
     assert json.loads((Path(summary["output"]) / "dataset.json").read_text())["key"]["states"] == "post-norm"
+
+
+def test_another_text_of_the_same_members_is_another_key(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        texts = json.dumps({"caption": "a dog", "title": "my dog"}).encode()
+        for name, content in {"0.png": buffer.getvalue(), "0.json": texts}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    index_folder(str(tmp_path), {"text": ("json.caption",)})
+    output = str(tmp_path / "features")
+    run(asked(tmp_path, output=output))
+    index_folder(str(tmp_path), {"text": ("json.title",)})
+    with pytest.raises(ConfigError, match=r"features: was encoded with other roles .*json\.caption.*now .*json\.title"):
+        OnTheFly(tmp_path, ENCODERS, cache=output)
+    assert OnTheFly(tmp_path, ENCODERS).read(np.array([0])).prompts == ["my dog"]
