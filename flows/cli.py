@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dreamline.config import ConfigError
 from dreamline.result import ROOT, read_result, source_hash
+from dreamline.storage_s3 import StorageError
 from flows import data, doctor
 from flows.cluster import ClusterError
 from flows.display import Display, duration
@@ -31,6 +32,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     GateRefused: 3,
     ClusterError: 4,
     ClusterLost: 4,
+    StorageError: 4,
     Busy: 4,
     StateUnknown: 5,
     StageFailed: 1,

@@ -95,7 +95,7 @@ def index_folder(
         known[file.name] = Source(staged[file.name])
     sources = [known[file.name] for file in files]
     info = FolderInfo(
-        name=folder.rpartition("/")[2] or folder,
+        name=(folder if is_remote(folder) else str(Path(folder).resolve())).rpartition("/")[2] or folder,
         fingerprint="",
         num_samples=0,
         table=TableEntry(name="", sha256="", size=0, rows=0),
@@ -112,14 +112,15 @@ def index_folder(
 
 
 def _publish(info: FolderInfo, folder: str, old: FolderInfo | None, sources: Sequence[Source], changed: bool) -> Merged:
-    """Publish what has changed, and remove what led to it and what it replaces."""
+    """Publish what has changed, and remove what led to it and what it replaces, an interrupted run's too."""
     if old is not None and not changed and len(old.shards) == len(sources):
-        return published(folder, old)
-    try:
-        merged = publish(info, folder, old, sources)
-    except ConfigError:  # another attempt would find the same
-        _remove(folder, list_files(join(folder, STAGING)))
-        raise
+        merged = published(folder, old)
+    else:
+        try:
+            merged = publish(info, folder, old, sources)
+        except ConfigError:  # another attempt would find the same
+            _remove(folder, list_files(join(folder, STAGING)))
+            raise
     listed = {table.name for table in (merged.info.table, merged.info.rejects) if table is not None}
     tables = [file for file in list_files(folder) if _TABLE.fullmatch(file.name) and file.name not in listed]
     _remove(folder, [*tables, *list_files(join(folder, STAGING))])
@@ -132,6 +133,8 @@ def _tars(folder: str) -> list[FileEntry]:
         there = list_files(folder)
     except FileNotFoundError as error:
         raise ConfigError(f"{error}; name a folder or s3:// prefix that is there") from None
+    if not there and not is_remote(folder) and not Path(folder).exists():
+        raise ConfigError(f"{folder}: there is no such folder; name the folder of the tars")
     if any(file.name == DATASET for file in there):
         raise ConfigError(f"{folder}: has a {DATASET}: this data set is one of ours and needs no index")
     for file in there:
@@ -141,7 +144,7 @@ def _tars(folder: str) -> list[FileEntry]:
                 "unpack it (gunzip) or move it elsewhere, and index again"
             )
     tars = sorted((file for file in there if file.name.lower().endswith(".tar")), key=lambda file: file.name)
-    if not tars or tars[0].path == folder:
+    if not tars or tars[0].path != join(folder, tars[0].name):  # a file, or a glob
         seen = ", ".join(file.name for file in there[:5]) or "no files at all"
         raise ConfigError(f"{folder}: not a folder of .tar files (there are: {seen}); name the folder of the tars")
     return tars

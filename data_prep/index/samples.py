@@ -42,6 +42,17 @@ def split_name(name: str) -> tuple[str, str] | None:
     return (f"{folder}{slash}{stem}", member.lower()) if stem and dot and member else None
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8, which one with half of a surrogate pair cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Layout:
     """What samples with the same members have in common.
@@ -180,7 +191,8 @@ def _scores(content: bytes | None) -> list[tuple[str, float]]:
         for name, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in _NO_SCORES
     }
-    return sorted((name, float(value)) for name, value in numbers.items() if abs(value) < _LARGEST)
+    sound = ((name, value) for name, value in numbers.items() if abs(value) < _LARGEST and is_unicode(name))
+    return sorted((name, float(value)) for name, value in sound)
 
 
 def _digest(key: str, parts: Sequence[Part]) -> bytes:

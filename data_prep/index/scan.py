@@ -15,7 +15,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-from data_prep.index.samples import Layout, Part, is_text, make_row, read_picture, read_text_part, split_name
+from data_prep.index.samples import (
+    Layout,
+    Part,
+    is_text,
+    is_unicode,
+    make_row,
+    read_picture,
+    read_text_part,
+    split_name,
+)
 from data_prep.sources.columns import printable
 from data_prep.sources.tar_header import Entry, Seekable, TarDamage, entries
 from dreamline.config import Config, ConfigError, digest
@@ -29,6 +38,7 @@ ROWS = 4096  # held at a time
 SHARD = b"shard"  # key of a part's metadata
 _BUFFER = 2**14  # bytes read at a time from a local file; contents between are passed over
 REMEMBERED = 4096  # names, and sets of names, at a time
+MEMBERS = 1000  # of a sample; what is read of them is held until the next sample begins
 
 
 class IndexConfig(Config):
@@ -163,13 +173,14 @@ class Scan:
     def _samples(self, stream: Seekable) -> Iterator[dict[str, Any]]:
         for entry in entries(stream):
             split = split_name(entry.name)
-            if split is None or not _is_unicode(entry.name):
+            if split is None or not is_unicode(entry.name):
                 self._reject(*_no_part(entry.name), None, entry.name)
                 continue
             if split[0] != self._key:
                 yield from self._finish()
                 self._key = split[0]
-            self._group.append(self._read(stream, entry, split[1]))
+            if len(self._group) <= MEMBERS:  # one more, to be noticed
+                self._group.append(self._read(stream, entry, split[1]))
         yield from self._finish()
 
     def _read(self, stream: Seekable, entry: Entry, name: str) -> Part:
@@ -191,6 +202,8 @@ class Scan:
             if key in self._keys:
                 raise ForeignError("duplicate_key", "comes a second time; all members of a sample must stand together")
             self._keys.add(key)
+            if len(group) > MEMBERS:
+                raise ForeignError("too_many_members", f"more than {MEMBERS}; a key ends at the first dot of a name")
             row = make_row(key, group, self._layout(tuple(part.name for part in group)), self._config.roles)
         except ForeignError as error:
             self._reject(error.reason, error.detail, key, group[0].entry.name)
@@ -245,22 +258,12 @@ def _open(path: str) -> io.BufferedReader:
 
 def _no_part(name: str) -> tuple[str, str]:
     """Why a file belongs to no sample."""
-    if not _is_unicode(name):
+    if not is_unicode(name):
         return "bad_name", "its name is not UTF-8"
     base = name.rpartition("/")[2]
     if base.startswith("."):
         return "hidden", "its name begins with a dot"
     return "no_extension", "without a dot in its name it belongs to no sample"
-
-
-def _is_unicode(name: str) -> bool:
-    if name.isascii():
-        return True
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _version(path: str) -> str | None:

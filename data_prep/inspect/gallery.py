@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -33,22 +33,24 @@ STYLE = """
 """
 
 
-def render(numbers: Mapping[str, Any], samples: Sequence[Found], seed: int) -> str:
+def render(numbers: Mapping[str, Any], samples: Iterable[Found], seed: int) -> str:
     """The page.
 
     Args:
         numbers: what `summarise` gives.
-        samples: to be shown.
+        samples: to be shown; none is kept, only its small pictures.
         seed: they were drawn with.
     """
-    groups = {kind: [sample for sample in samples if sample.kind == kind] for kind in ("t2i", "edit")}
+    groups: dict[str, list[str]] = {"t2i": [], "edit": []}
+    for sample in samples:
+        groups[sample.kind].append(_sample(sample))
     parts = [
         f"<h1>{escape(numbers['name'])}</h1>",
         f"<p>{numbers['num_samples']:,} samples in {numbers['num_shards']:,} shards, "
         f"{human_bytes(numbers['num_bytes'])}, at <code>{escape(numbers['target'])}</code><br>"
         f"fingerprint <code>{escape(numbers['fingerprint'])}</code></p>",
         _facts(numbers["facts"]),
-        f"<h2>{len(samples)} samples, drawn with seed {seed}</h2>",
+        f"<h2>{sum(map(len, groups.values()))} samples, drawn with seed {seed}</h2>",
         *(_group(kind, found) for kind, found in groups.items() if found),
         "<h2>What is in it</h2>",
         '<div class="columns">',
@@ -82,8 +84,8 @@ def _histogram(values: Mapping[str, Any]) -> str:
     return f"<p><small>{told}</small></p>{bars(dict(named_bins(values)))}"
 
 
-def _group(kind: str, samples: Sequence[Found]) -> str:
-    return f'<div class="samples {kind}">{"".join(map(_sample, samples))}</div>'
+def _group(kind: str, samples: Sequence[str]) -> str:
+    return f'<div class="samples {kind}">{"".join(samples)}</div>'
 
 
 def _sample(found: Found) -> str:
@@ -92,7 +94,7 @@ def _sample(found: Found) -> str:
     short = text if len(text) <= TEXT else f"{text[:TEXT]}…"
     told = [
         found.key,
-        *(str(found.columns[name]) for name in ("label", "bucket", "licence") if found.columns.get(name)),
+        *(str(found.columns[name]) for name in TOLD if found.columns.get(name)),
     ]
     where = f"{found.shard}, row {found.row}"
     return (

@@ -132,7 +132,7 @@ def _edges(values: Values) -> Values:
     low, high = float(values.min()), float(values.max())
     whole = bool(np.all(values == np.round(values)))
     largest = max(abs(low), abs(high))
-    if high - low <= 1e-9 * largest:
+    if high - low <= max(1e-9 * largest, 1e-300):  # below that, widths of bins would be 0
         return np.array([low, high + (1.0 if whole else max(largest, 1.0) * 1e-6)])
     rough = (high - low) / BINS
     power = 10.0 ** np.floor(np.log10(rough))

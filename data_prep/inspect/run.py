@@ -12,6 +12,7 @@ from data_prep.inspect.samples import describe, draw, find, write_pictures
 from data_prep.inspect.target import open_target
 from data_prep.inspect.terminal import render as to_text
 from data_prep.inspect.terminal import render_sample
+from dreamline.config import ConfigError
 from dreamline.storage import write_text
 
 
@@ -31,7 +32,7 @@ def inspect(
         The numbers of `summarise` with `page`, where the page is or None; and the same as text.
 
     Raises:
-        ConfigError: there is no data set, or no pictures to show.
+        ConfigError: there is no data set, or no pictures to show, or `html` is a folder.
     """
     target = open_target(location)
     numbers = summarise(target)
@@ -39,6 +40,8 @@ def inspect(
         html = Path(f"inspect-{re.sub(r'[^A-Za-z0-9._-]+', '-', target.name).strip('.-') or 'data'}.html")
     text = to_text(numbers)
     if html is not None:
+        if html.is_dir():
+            raise ConfigError(f"{html}: is a folder; name the file that the page goes to")
         write_text(html, to_html(numbers, draw(target.index, num, seed), seed), durable=False)
         text += f"\npage with samples: {html}\n"
     return {**numbers, "page": None if html is None else str(html)}, text
@@ -53,8 +56,10 @@ def inspect_sample(location: str, key: str, out: Path | None = None) -> tuple[di
         out: folder to write its pictures to.
 
     Raises:
-        ConfigError: no such data set or sample.
+        ConfigError: no such data set or sample, or `out` is a file.
     """
+    if out is not None and out.exists() and not out.is_dir():
+        raise ConfigError(f"{out}: is no folder; name the one that the pictures go to")
     index = open_target(location).index
     found = find(index, key)
     written = write_pictures(found, out) if out is not None else []

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_prep.inspect.terminal import plain
 from dreamline.config import ConfigError
 from dreamline.data.foreign import PICTURES
 from dreamline.data.index import Location, SampleIndex
+from dreamline.data.loader import read_ahead
 from dreamline.media.config import DecodeConfig
 from dreamline.media.decode import decode
 from dreamline.media.errors import MediaError
@@ -48,7 +49,7 @@ class Found:
         return {name: self.members[name] for name in sorted(names, key=lambda name: order.get(name.split(".")[0], 1))}
 
 
-def draw(index: SampleIndex, num: int, seed: int) -> list[Found]:
+def draw(index: SampleIndex, num: int, seed: int) -> Iterator[Found]:
     """Some samples, different ones, in the order of the data set; the same for the same seed."""
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(len(index), min(num, len(index)), replace=False, shuffle=False))
@@ -67,15 +68,15 @@ def find(index: SampleIndex, key: str) -> Found:
     row = pc.index(keys, key).as_py()
     if row < 0:
         similar = keys.filter(pc.match_substring(keys, key)).slice(0, SIMILAR).to_pylist()
-        hint = f"keys with it are {', '.join(similar)}" if similar else f"a key is, for one, {index.key(0)}"
-        raise ConfigError(f"{index.folder}: no sample has the key {key!r}; {hint}")
-    return read(index, [row])[0]
+        other = f"a key is, for one, {index.key(0)}" if len(index) else "it has no samples"
+        hint = f"keys with it are {', '.join(similar)}" if similar else other
+        raise ConfigError(f"{index.folder}: no sample has the key {key!r}; {plain(hint)}")
+    return _read(index, row)
 
 
-def read(index: SampleIndex, rows: Sequence[int]) -> list[Found]:
-    """The samples of some rows with their bytes; what cannot be read is told, not raised."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda row: _read(index, row), rows))
+def read(index: SampleIndex, rows: Sequence[int]) -> Iterator[Found]:
+    """The samples of some rows with their bytes, a few at a time; what cannot be read is told, not raised."""
+    return read_ahead(lambda row: _read(index, row), rows, workers=THREADS, ahead=THREADS)
 
 
 def _read(index: SampleIndex, row: int) -> Found:
@@ -131,14 +132,22 @@ def picture_facts(content: bytes | str) -> dict[str, Any]:
 
 def write_pictures(found: Found, folder: Path) -> list[str]:
     """Write the pictures of a sample as they are, named after key and member; their paths."""
-    stem = re.sub(r"[^\w-]+", "_", found.key)[:150]
-    paths = []
+    stem = _cut(re.sub(r"[^\w-]+", "_", found.key), 120)
+    paths: list[str] = []
     for name, content in found.pictures().items():
         if isinstance(content, bytes):
-            path = folder / f"{stem}.{re.sub(r'[^a-z0-9.]+', '_', name)}"
+            before, dot, extension = re.sub(r"[^\w.-]+", "_", name).rpartition(".")
+            path = folder / f"{stem}.{_cut(before, 60)}{dot}{extension}"
+            if str(path) in paths:  # "a b.png" and "a:b.png"
+                path = folder / f"{stem}.{_cut(before, 60)}-{len(paths)}{dot}{extension}"
             write_bytes(path, content)
             paths.append(str(path))
     return paths
+
+
+def _cut(text: str, size: int) -> str:
+    """As much of a text as fits into so many bytes; the name of a file may have 255."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def _plain(value: Any) -> Any:

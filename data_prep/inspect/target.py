@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from dreamline.config import ConfigError
 from dreamline.data.collection import COLLECTION_VERSION, parse_collection
-from dreamline.data.index import FOLDER_INDEX, FolderInfo, SampleIndex, open_index
+from dreamline.data.index import FOLDER_INDEX, FolderInfo, SampleIndex, open_index, parse_marker
 from dreamline.data.manifest import DATASET, sum_counts
 from dreamline.storage import join, read_bytes
 
@@ -58,10 +57,7 @@ def open_target(location: str) -> Target:
         content = read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return _indexed(folder)
-    try:
-        values = json.loads(content)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not readable as JSON ({error}); restore it, or make the data set again") from None
+    values = parse_marker(content, path)
     if "text_dim" in values:
         return _encoded(folder, values)
     if values.get("schema_version") == COLLECTION_VERSION:

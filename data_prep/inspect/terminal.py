@@ -30,9 +30,9 @@ def render_sample(found: Mapping[str, Any]) -> str:
         lines += ["", title]
         for name, value in found[title].items():
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            lines.append(f"  {name}: {shown}")
+            lines += f"  {name}: {shown}".split("\n")
     lines += [f"written: {path}" for path in found["written"]]
-    return "".join(f"{_plain(line).rstrip()}\n" for line in lines)
+    return "".join(f"{plain(line).rstrip()}\n" for line in lines)
 
 
 def human_bytes(size: float) -> str:
@@ -46,7 +46,7 @@ def human_bytes(size: float) -> str:
 
 def _head(numbers: Mapping[str, Any]) -> Iterator[str]:
     kinds = {"scenes": "scene data set", "build": "build", "webdataset": "indexed tars", "encoded": "encoded samples"}
-    yield f"{_plain(numbers['name'])}: {kinds[numbers['type']]} at {_plain(numbers['target'])}"
+    yield f"{plain(numbers['name'])}: {kinds[numbers['type']]} at {plain(numbers['target'])}"
     yield (
         f"{numbers['num_samples']:,} samples in {numbers['num_shards']:,} shards, {human_bytes(numbers['num_bytes'])}; "
         f"fingerprint {numbers['fingerprint'][:12]}"
@@ -54,9 +54,9 @@ def _head(numbers: Mapping[str, Any]) -> Iterator[str]:
     for name, value in numbers["facts"].items():
         if isinstance(value, Mapping):
             for key, item in value.items():
-                yield f"{name}: {_plain(str(key))}: {_plain(str(item))}"
+                yield f"{name}: {plain(str(key))}: {plain(str(item))}"
         else:
-            yield f"{name.removeprefix('num_').replace('_', ' ')}: {_plain(str(value))}"
+            yield f"{name.removeprefix('num_').replace('_', ' ')}: {plain(str(value))}"
 
 
 def _counts(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -109,17 +109,17 @@ def named_bins(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def _section(title: str) -> tuple[str, str]:
-    return "", _plain(title)
+    return "", plain(title)
 
 
 def _line(name: str, count: int, top: int) -> str:
-    shown = _plain(name)
+    shown = plain(name)
     shown = shown if len(shown) <= NAMES else f"{shown[: NAMES - 1]}…"
     eighths = max(1, round(8 * WIDTH * count / top)) if count and top else 0
     bar = _EIGHTHS[8] * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
     return f"  {shown:<{NAMES}} {count:>11,}  {bar:<{WIDTH}}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without control characters, which a terminal would obey."""
     return "".join(letter if letter.isprintable() else "�" for letter in text)

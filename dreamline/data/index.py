@@ -2,7 +2,7 @@
 
 Three kinds of folders are understood, local or on s3://: a scene data set (`dataset.json` and `manifest.parquet`), a
 build (`dataset.json` that lists manifests), and tars of others that were indexed in place (`index.json`, written last,
-and the `index.parquet` that it names). Nothing is ever written into them: what is derived lies in a cache folder.
+and the table that it names). Nothing is ever written into them: what is derived lies in a cache folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from dreamline.data.places import COLUMNS, HEAD, PLACES_VERSION, Places, derive,
 from dreamline.data.sample import Sample
 
 FOLDER_INDEX = "index.json"
-FOLDER_TABLE = "index.parquet"
 FOLDER_VERSION = 1
 UNHASHED = "unhashed-"
 
@@ -55,7 +54,7 @@ class FolderInfo(Config):
 
 
 def folder_columns() -> Any:
-    """The columns that `index.parquet` must have, as a pyarrow schema; all other columns are free."""
+    """The columns that its table must have, as a pyarrow schema; all other columns are free."""
     import pyarrow as pa
 
     text, long = pa.string(), pa.int64()
@@ -269,7 +268,7 @@ def _read_content(folder: str) -> _Content:
         text = storage.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         return _read_folder_info(folder)
-    values = _parse(text, path)
+    values = parse_marker(text, path)
     if values.get("schema_version") == COLLECTION_VERSION:
         collection = parse_collection(text, path)
         tables = tuple((table.name, table.sha256) for table in collection.manifests)
@@ -287,8 +286,10 @@ def _read_content(folder: str) -> _Content:
 def _read_folder_info(folder: str) -> _Content:
     path = storage.join(folder, FOLDER_INDEX)
     try:
-        values = _parse(storage.read_bytes(path), path)
+        values = parse_marker(storage.read_bytes(path), path)
     except (FileNotFoundError, NotADirectoryError):
+        if not storage.is_remote(folder) and not Path(folder).is_dir():
+            raise ConfigError(f"{folder}: there is no such folder") from None
         raise ConfigError(
             f"{folder}: no {DATASET} and no {FOLDER_INDEX}; not a data set, or its job has not finished (run it "
             f"again). Tars that others wrote become one by `dreamline data index {folder}`"
@@ -299,8 +300,11 @@ def _read_folder_info(folder: str) -> _Content:
             f"run `dreamline data index {folder}` again"
         )
     info = build(FolderInfo, values, path)
+    origin = folder if storage.is_remote(folder) else ""  # only copies need it; a local folder may be moved
     shards = tuple(
-        Shard(item.name, item.sha256 or f"{UNHASHED}{digest([path, item.name, item.version])}", item.size, item.samples)
+        Shard(
+            item.name, item.sha256 or f"{UNHASHED}{digest([origin, item.name, item.version])}", item.size, item.samples
+        )
         for item in info.shards
     )
     cure = f"if the change is meant, run `dreamline data index {folder}` again, else copy the file back"
@@ -309,7 +313,12 @@ def _read_folder_info(folder: str) -> _Content:
     )
 
 
-def _parse(content: bytes, path: str) -> dict[str, Any]:
+def parse_marker(content: bytes, path: str) -> dict[str, Any]:
+    """What describes a data set, as plain JSON.
+
+    Raises:
+        ConfigError: not a JSON object.
+    """
     try:
         values = json.loads(content)
     except ValueError as error:

@@ -156,13 +156,14 @@ class WindowedOrder:
 
     def _pass(self, epoch: int) -> tuple[Indices, Indices]:
         """The shards of a pass in their order, and the position that each begins at, then the end."""
-        if epoch not in self._passes:
+        found = self._passes.get(epoch)
+        if found is None:
             if len(self._passes) > 3:
                 self._passes.clear()
             permutation = Permutation(len(self._sizes), f"{self._fingerprint}:{self._seed}:{epoch}:shards")
             order = permutation(np.arange(len(self._sizes)))
-            self._passes[epoch] = order, np.concatenate([[0], np.cumsum(self._sizes[order])])
-        return self._passes[epoch]
+            found = self._passes[epoch] = order, np.concatenate([[0], np.cumsum(self._sizes[order])])
+        return found  # not what is in the table now: another thread may have cleared it
 
 
 class Interleave:

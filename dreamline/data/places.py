@@ -8,8 +8,6 @@ layouts the samples have. The folder appears as a whole.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dreamline.config import ConfigError
+from dreamline.storage import publish_folder
 
 PLACES_VERSION = 1  # raised when the files change
 BATCH = 16_384  # rows of a manifest held at a time
@@ -69,8 +68,8 @@ class Places:
 
 def derive(
     tables: Sequence[tuple[str, Path]], shards: Sequence[tuple[str, int, int]], kind: str | None, folder: Path
-) -> Places:
-    """Write the files of a data set, unless another process is faster.
+) -> None:
+    """Write the files of a data set. One process at a time may do so.
 
     Args:
         tables: name and local path of each manifest, the rows of all in the order of the shards.
@@ -81,22 +80,12 @@ def derive(
     Raises:
         ConfigError: the manifests do not fit the shards.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        with _Writer(temporary, shards, kind, _schema([path for _, path in tables])) as writer:
-            for name, path in tables:
-                writer.add(name, path)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not (folder / HEAD).is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Places(folder)
+    with (
+        publish_folder(folder) as new,
+        _Writer(new, shards, kind, _schema([path for _, path in tables])) as writer,
+    ):
+        for name, path in tables:
+            writer.add(name, path)
 
 
 def _mapped(path: Path, dtype: str) -> npt.NDArray[Any]:

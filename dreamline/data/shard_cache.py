@@ -6,11 +6,12 @@ and whoever has it open goes on reading it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-import threading
 import time
 from pathlib import Path
+from socket import gethostname
 
 from pydantic import Field
 
@@ -36,7 +37,8 @@ class LocalShards:
 
     Args:
         cache: its folder keeps marks of what was hashed; copies of remote shards too, up to its size.
-        verify: hash a shard before its first use on this machine; a mark stands for path, size, time and hash.
+        verify: hash a shard before its first use on this machine; a mark stands for machine, path, size, time and
+            hash, as machines may share a home but not their disks.
     """
 
     def __init__(self, index: SampleIndex, cache: CacheConfig, verify: bool) -> None:
@@ -82,7 +84,7 @@ class LocalShards:
     def _verify(self, shard: Shard, path: Path, descriptor: int) -> None:
         """Hash a file, unless that was done on this machine."""
         found = os.fstat(descriptor)
-        name = digest([str(path.resolve()), found.st_size, found.st_mtime_ns, shard.sha256])
+        name = digest([gethostname(), str(path.resolve()), found.st_size, found.st_mtime_ns, shard.sha256])
         mark = self.cache.folder / "verified" / name
         if mark.exists():
             return
@@ -99,22 +101,25 @@ class LocalShards:
 
     def _copy(self, shard: Shard) -> Path:
         """The local copy of a remote shard."""
-        path = self.cache.folder / "shards" / f"{shard.sha256}.tar"
+        name = hashlib.sha256(shard.sha256.encode()).hexdigest()  # whatever somebody may have written there
+        path = self.cache.folder / "shards" / f"{name}.tar"
         if not _touch(path):
-            with lock(self.cache.folder / "locks" / shard.sha256):
+            with lock(self._lock_of(path)):
                 if not _touch(path):
                     self._download(shard, path)
         return path
 
     def _download(self, shard: Shard, path: Path) -> None:
         url = storage.join(self.index.folder, shard.name)
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
+        temporary = path.with_name(f".{path.name}")  # who has the lock is alone in filling it
         self._make_room(shard, temporary)
         try:
             with storage.open_read(url, BLOCK) as source, temporary.open("r+b") as target:
                 while block := source.read(BLOCK):
                     target.write(block)
-            temporary.replace(path)
+                target.truncate()  # it was as long as the index says
+            with lock(self.cache.folder / "locks" / "room"):
+                temporary.replace(path)
         except FileNotFoundError:
             raise ConfigError(f"{url}: missing; {self.index.cure}") from None
         finally:
@@ -126,16 +131,20 @@ class LocalShards:
             raise ConfigError(f"cache.size is {self.cache.size} bytes, {shard.name} has {shard.size}; raise it")
         reserved.parent.mkdir(parents=True, exist_ok=True)
         with lock(self.cache.folder / "locks" / "room"):
-            found = {path: path.stat() for path in reserved.parent.iterdir()}
+            found = {path: entry for path in reserved.parent.iterdir() if path != reserved and (entry := _stat(path))}
             total = sum(entry.st_size for entry in found.values())
             for path in sorted(found, key=lambda path: found[path].st_atime_ns):
                 if total + shard.size <= self.cache.size:
                     break
-                if not path.name.startswith(".") or not _is_alive(path):
+                if not path.name.startswith(".") or not _is_held(self._lock_of(path)):
                     path.unlink(missing_ok=True)
                     total -= found[path].st_size
             with reserved.open("wb") as file:
                 file.truncate(shard.size)
+
+    def _lock_of(self, path: Path) -> Path:
+        """What whoever fills a copy holds; of its temporary file the same."""
+        return self.cache.folder / "locks" / path.stem.removeprefix(".")
 
 
 def _touch(path: Path) -> bool:
@@ -148,7 +157,19 @@ def _touch(path: Path) -> bool:
     return True
 
 
-def _is_alive(temporary: Path) -> bool:
-    """Whether the process that fills a temporary file still runs."""
-    process = temporary.name.rsplit("-", 2)[1]
-    return Path(f"/proc/{process}").exists()
+def _stat(path: Path) -> os.stat_result | None:
+    """What is known of a file; None if it has just been removed."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds a lock. Unlike a process number that holds in containers, too."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -9,6 +9,7 @@ from dreamline.media.errors import MediaError
 from dreamline.media.header import FRAME_MARKERS, exif_orientation, read_header, sniff, webp_canvas
 
 FIRST = 4096  # bytes that are enough for most files
+LARGEST = 2**31 - 1  # px; beyond it no PNG may be
 _LENIENT = DecodeConfig(animated="first", max_bytes=2**40, max_pixels=178_956_970, max_aspect=1e9)
 
 
@@ -45,7 +46,7 @@ def read_size(content: bytes, whole: bool = True) -> tuple[int, int] | None:
         if whole:
             raise MediaError("truncated", f"{len(content)} bytes, and no size among them")
         return None
-    if min(size) < 1:
+    if min(size) < 1 or max(size) > LARGEST:
         raise MediaError("unreadable", f"{size[0]} x {size[1]} pixels")
     return size
 

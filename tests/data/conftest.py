@@ -17,10 +17,12 @@ from dreamline import storage_s3
 from dreamline.config import digest
 from dreamline.data.collection import TableEntry
 from dreamline.data.foreign import IndexedShard
-from dreamline.data.index import FOLDER_INDEX, FOLDER_TABLE, FolderInfo, folder_columns
+from dreamline.data.index import FOLDER_INDEX, FolderInfo, folder_columns
 from dreamline.data.manifest import MANIFEST, DatasetInfo, ShardEntry, write_info
 from dreamline.data.sample import Sample, encode_png
 from dreamline.storage import put, sha256, write_json
+
+FOLDER_TABLE = "index.parquet"
 
 
 def sample(number: int, kind: str = "t2i", side: int = 4) -> Sample:

@@ -152,6 +152,8 @@ def test_windows_over_s3_fetch_each_shard_once_the_next_ones_ahead(make_set, upl
     assert set(fetched.values()) == {1}
     assert len(fetched) >= 6  # of the windows that were read and the next one
     assert len(list((cache.folder / "shards").iterdir())) <= 6
+    with pytest.raises(ConfigError, match=r"three windows of 3 shards take .* raise it, or make the windows smaller"):
+        SampleSequence(source.reader, 0, window=3)
 
 
 def test_micro_batches_are_dealt_out_as_the_training_loop_does():
@@ -246,3 +248,27 @@ def test_memory_of_a_large_set_stays_flat(tmp_path: Path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 300_000
+
+
+def test_threads_of_several_passes_do_not_forget_for_each_other():
+    class Cleared(dict):  # by another thread, at once
+        def __setitem__(self, key, value):
+            pass
+
+    order = WindowedOrder(SIZES, 2, "f", 0)
+    expected = order(np.arange(20)).tolist()
+    order._passes = Cleared()
+    assert order(np.arange(20)).tolist() == expected
+
+
+def test_what_is_fetched_ahead_does_not_keep_a_process_from_ending(sequence, monkeypatch):
+    held: list[int] = []
+    monkeypatch.setattr(ShardReader, "hold", lambda self, shards: held.extend(shards))
+    for ends in (False, True):
+        if ends:
+            monkeypatch.setattr(threading, "main_thread", threading.Thread)  # one that does not run
+        source = SampleSequence(sequence(0, 2).reader, 0, 2)
+        source.batch(range(2))
+        source.close()
+        assert bool(held) == (not ends)
+        held.clear()

@@ -14,6 +14,7 @@ import pytest
 from dreamline.config import ConfigError
 from dreamline.data.index import FOLDER_INDEX, open_index
 from dreamline.data.manifest import DATASET, MANIFEST
+from dreamline.data.places import HEAD
 from dreamline.storage import hash_folder
 
 
@@ -77,8 +78,10 @@ def test_on_s3_it_is_the_same(make_set, upload, tmp_path):
 
 
 def test_what_is_no_data_set_or_damaged_is_refused_with_a_cure(make_set, make_indexed, tmp_path):
-    with pytest.raises(ConfigError, match="dreamline data index"):
+    with pytest.raises(ConfigError, match="nothing: there is no such folder"):
         open_index(tmp_path / "nothing", tmp_path / "cache")
+    with pytest.raises(ConfigError, match="dreamline data index"):
+        open_index(tmp_path, tmp_path / "cache")
     folder = make_set(tmp_path / "set", [3])
     (folder / MANIFEST).rename(folder / "away")
     with pytest.raises(ConfigError, match=r"manifest.parquet: missing"):
@@ -118,3 +121,13 @@ def test_a_manifest_that_does_not_fit_the_shards_is_refused(change, message, mak
     with pytest.raises(ConfigError, match=message):
         open_index(folder, tmp_path / "cache")
     assert not list(Path(tmp_path / "cache" / "index").glob(".*.tmp-*"))
+
+
+def test_what_somebody_half_removed_is_derived_again(make_set, tmp_path):
+    folder = make_set(tmp_path / "set", [3])
+    place = open_index(folder, tmp_path / "cache").places.folder
+    (place / HEAD).unlink()
+    left = place.with_name(f".{place.name}.tmp-1")  # by a process that was killed
+    left.mkdir()
+    assert open_index(folder, tmp_path / "cache").key(2) == "key-00002"
+    assert not left.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections import Counter
@@ -14,7 +15,8 @@ import pytest
 from dreamline import storage, storage_s3
 from dreamline.config import ConfigError
 from dreamline.data import shard_cache
-from dreamline.data.index import open_index
+from dreamline.data.index import lock, open_index
+from dreamline.data.manifest import DATASET
 from dreamline.data.shard_cache import CacheConfig
 from dreamline.data.shards import REQUEST, WHOLE, ShardReader
 
@@ -171,3 +173,57 @@ def test_without_a_cache_remote_samples_come_by_ranged_requests(
     storage.delete(f"{url}/0000.tar")
     with pytest.raises(ConfigError, match=r"0000.tar: missing"):
         reader.read([0])
+
+
+def test_a_remote_shard_that_became_shorter_is_noticed_without_a_hash(make_set, upload, tmp_path):
+    folder = make_set(tmp_path / "set", [2])
+    url = upload(folder)
+    storage.put(f"{url}/0000.tar", (folder / "0000.tar").read_bytes()[:3000])
+    with pytest.raises(ConfigError, match=r"is 3000 bytes long, not"):
+        reader_of(url, tmp_path / "cache", verify=False).read([0])
+
+
+def test_a_copy_that_another_process_renames_or_removes_meanwhile_harms_nobody(
+    make_set, make_sample, upload, tmp_path, monkeypatch
+):
+    url = upload(make_set(tmp_path / "set", [2]))
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*listed(path), path / "just-gone"]))
+    assert reader_of(url, tmp_path / "cache").read([0]) == [make_sample(0)]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_a_killed_process_left_makes_room_and_what_is_being_filled_does_not(
+    held, make_set, make_sample, upload, tmp_path
+):
+    folder = make_set(tmp_path / "set", [2])
+    url, cache, size = upload(folder), tmp_path / "cache", (folder / "0000.tar").stat().st_size
+    left = cache / "shards" / ".0123.tar"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(bytes(size))
+    with lock(cache / "locks" / ("0123" if held else "other")):
+        assert reader_of(url, cache, size=size).read([0]) == [make_sample(0)]
+        assert left.exists() == held
+
+
+def test_what_a_data_set_says_leads_nowhere_outside_the_cache(make_set, upload, tmp_path):
+    folder, victim = make_set(tmp_path / "set", [2]), tmp_path / "victim"
+    victim.write_text("precious")
+    values = json.loads((folder / DATASET).read_text())
+    values["shards"][0]["sha256"] = "../../victim"
+    (folder / DATASET).write_text(json.dumps(values))
+    before = set(tmp_path.iterdir())
+    assert reader_of(upload(folder), tmp_path / "cache", verify=False).members([0])
+    assert victim.read_text() == "precious"
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "cache"}
+
+
+def test_a_mark_of_another_machine_does_not_count(make_set, tmp_path, monkeypatch):
+    folder = make_set(tmp_path / "set", [2])
+    reader_of(folder, tmp_path / "cache").read([0])
+    found = (folder / "0000.tar").stat()
+    damage(folder / "0000.tar", 700)
+    os.utime(folder / "0000.tar", ns=(found.st_atime_ns, found.st_mtime_ns))  # as a copy on another disk may be
+    monkeypatch.setattr(shard_cache, "gethostname", lambda: "another")
+    with pytest.raises(ConfigError, match="is damaged"):
+        reader_of(folder, tmp_path / "cache").read([0])

@@ -75,3 +75,5 @@ def test_what_is_no_picture() -> None:
     assert read_size(b"", whole=False) is None
     with pytest.raises(MediaError, match="0 x 5"):
         read_size(FILES["png"][:16] + bytes(4) + b"\0\0\0\5" + FILES["png"][24:])
+    with pytest.raises(MediaError, match="4294967295 x 5"):
+        read_size(FILES["png"][:16] + b"\xff" * 4 + b"\0\0\0\5" + FILES["png"][24:])

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from data_prep.config import DataJob, DataStage
 from data_prep.index.run import index_folder
+from data_prep.inspect import samples as inspect_samples
 from data_prep.inspect.numbers import LISTED, count_values, histogram
 from data_prep.inspect.run import inspect, inspect_sample
-from data_prep.inspect.samples import draw
+from data_prep.inspect.samples import THREADS, draw
 from data_prep.inspect.terminal import named_bins, render
 from data_prep.run import run
 from dreamline.config import ConfigError, Runtime
@@ -259,3 +260,60 @@ def test_pictures_on_the_page_are_small_copies(hostile, tmp_path):
         with Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) as image:
             sizes.append(image.size)
     assert sizes == [(48, 32), (192, 128)]
+
+
+def test_pictures_are_written_under_names_of_their_own(tars, tmp_path):
+    key = "\u56fe" * 120
+    png = tars.picture(1, "PNG")
+    other = tars.picture(2, "PNG")
+    members = [(f"{key}.a b.png", png), (f"{key}.a:b.png", other), (f"{key}.txt", b"x")]
+    members += [("2.\u539f\u56fe.png", png), ("2.\u7ed3\u679c.png", other), ("2.txt", b"x")]
+    members += [(f"3.{'s' * 300}.png", png), ("3.a:b.png", other), ("3.txt", b"x")]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(tars.pack(members))
+    roles = {"source": ("a b", "\u539f\u56fe", "s" * 300), "image": ("a:b", "\u7ed3\u679c")}
+    assert index_folder(str(tmp_path / "in"), roles).info.num_samples == 3
+    for number, name in enumerate((key, "2", "3")):
+        found, _ = inspect_sample(str(tmp_path / "in"), name, tmp_path / f"out-{number}")
+        files = list((tmp_path / f"out-{number}").iterdir())
+        assert sorted(found["written"]) == sorted(map(str, files))
+        assert {file.read_bytes() for file in files} == {png, other}
+
+
+def test_samples_of_a_page_are_read_a_few_at_a_time(scenes, monkeypatch):
+    counted = []
+    read = inspect_samples.read_range
+    monkeypatch.setattr(inspect_samples, "read_range", lambda *where: counted.append(1) or read(*where))
+    drawn = draw(open_index(scenes / "t2i"), 40, 0)
+    members = len(next(drawn).members)
+    del drawn
+    assert len(counted) <= (2 * THREADS + 1) * members
+
+
+def test_a_page_and_pictures_need_places_that_are_free(scenes, tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; name the file"):
+        inspect(str(scenes / "t2i"), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is no folder; name the one"):
+        inspect_sample(str(scenes / "t2i"), "x", tmp_path / "file")
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"dataset\.json: not a JSON object"):
+        inspect(str(tmp_path))
+
+
+def test_keys_are_told_without_what_a_terminal_obeys(tars, tmp_path):
+    tars.write(tmp_path / "a.tar", [("\x1b[31m.jpg", tars.picture()), ("\x1b[31m.txt", b"x")])
+    index_folder(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"a key is, for one, [^\x1b]*$"):
+        inspect_sample(str(tmp_path), "y")
+
+
+def test_numbers_of_any_size_have_bins():
+    for values in ([0.0, 5e-324], [1e-310, 3e-310], [-1e300, 1e300], [1e300, 1e300]):
+        assert sum(histogram(np.array(values))["counts"]) == 2
+
+
+def test_a_text_of_several_lines_has_several_lines(tars, tmp_path):
+    tars.write(tmp_path / "a.tar", [("1.jpg", tars.picture()), ("1.txt", b"one\ntwo\x1b")])
+    index_folder(str(tmp_path))
+    assert "  txt: one\ntwo\N{REPLACEMENT CHARACTER}\n" in inspect_sample(str(tmp_path), "1")[1]
