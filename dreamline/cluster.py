@@ -152,5 +152,6 @@ def _call(function: Callable[[Item], Result], item: Item) -> Result:
 def _private_settings() -> None:
     """Settings of a cluster of our own. Ray reads them at import and would else leave a token in the home folder."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # or workers starve next to anything else that this machine does
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

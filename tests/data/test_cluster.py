@@ -106,3 +106,10 @@ def test_one_worker_attaches_to_the_cluster_of_its_environment(tmp_path: Path) -
     found = json.loads(Path(f"{script}.out").read_text().splitlines()[-1])
     assert found["here"] not in found["tasks"]
     assert len(found["tasks"]) == 3
+
+
+def test_workers_of_a_private_cluster_do_not_step_back() -> None:
+    """By default Ray gives its workers the lowest priority."""
+    code = "import os; from dreamline.cluster import map_tasks; print({*map_tasks(os.nice, [0, 0], 2)} == {os.nice(0)})"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    assert told.stdout.strip() == "True", told.stderr

@@ -87,7 +87,7 @@ def test_what_a_worker_raises_is_told_and_not_tried_again(script: Path, tmp_path
     assert "sample 7 is broken" in told["text"]
     assert "starting the group again" not in output
     assert told["rooms"] == ["REMOVED"]
-    assert time.monotonic() - began < 90, "the worker that waits in a barrier must not hold the others up"
+    assert time.monotonic() - began < 150, "the worker that waits in a barrier must not hold the others up"
 
 
 @pytest.mark.slow

@@ -70,12 +70,12 @@ def test_hacking_is_planted_on_demand(tmp_path: Path) -> None:
     assert not set(PLANTED) & set(smoke(tmp_path).stages)
     demo = resolve("demo", tmp_path)
     guarded, planted = (demo.stages[name].job.stage.model_dump() for name in ("refl", "unguarded"))
-    guards = {"generation", "editing", "flow_matching_weight", "start_share"}
+    guards = {"generation", "editing", "flow_matching_weight"}
     changed = {key for key in guarded if guarded[key] != planted[key]}
     assert guards < changed
     assert changed - guards <= {"name", "steps", "mixture", "optim", "probe"}
     assert planted["generation"]["cap"] is planted["editing"]["cap"] is None
-    assert planted["flow_matching_weight"] == planted["start_share"] == 0
+    assert planted["flow_matching_weight"] == 0
     rewards = [demo.stages[name].job.stage.model_dump() for name in ("reward", "hasty")]
     assert {key for key in rewards[0] if rewards[0][key] != rewards[1][key]} == {"name", "steps", "num_eval"}
     assert demo.stages["unguarded"].job.inputs["reward"].digest == demo.stages["hasty"].digest
