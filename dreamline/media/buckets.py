@@ -32,14 +32,9 @@ def buckets(config: BucketConfig) -> tuple[tuple[int, int], ...]:
     """All (width, height) with sides that are multiples, at most `pixels` pixels and aspect within the bound.
 
     The largest square, and of those with one shorter side the longest. From the tallest to the widest.
-
-    Raises:
-        ValueError: the budget is too small for a single bucket.
     """
     step = config.multiple
     square = isqrt(config.pixels) // step * step
-    if not square:
-        raise ValueError(f"no bucket of {config.pixels} pixels has sides that are multiples of {step}")
     longest: dict[int, int] = {}  # shorter side -> longer side; ascending, so the longest stays
     for long in range(square, config.pixels // step + 1, step):
         short = min(config.pixels // long // step * step, long)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dreamline.config import Config
 
@@ -43,3 +43,12 @@ class BucketConfig(Config):
     max_aspect: float = Field(2.0, ge=1, description="longest side over shortest side of a bucket")
     max_crop: float = Field(0.2, ge=0, lt=1, description="largest share of the picture that may be cropped away")
     max_upscale: float = Field(1.0, gt=0, description="largest factor by which a picture may be enlarged")
+
+    @model_validator(mode="after")
+    def _holds_a_square(self) -> BucketConfig:
+        if self.pixels < self.multiple**2:
+            raise ValueError(
+                f"no bucket of {self.pixels} pixels has sides that are multiples of {self.multiple}; "
+                f"raise pixels to {self.multiple**2} or more, or lower multiple"
+            )
+        return self
