@@ -59,7 +59,7 @@ def read_dataset(folder: Path, plan: str) -> DatasetInfo | None:
     """The finished data set of this plan, if the folder holds it."""
     if not (folder / DATASET).is_file():
         return None
-    info = read_info(DatasetInfo, folder)
+    info = read_info(folder)
     return info if info.plan == plan else None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamline.config import Config, ConfigError, build
-from dreamline.data.manifest import DATASET, ShardEntry
+from dreamline.data.manifest import DATASET, ShardEntry, read_values
 from dreamline.data.sample import Kind
 from dreamline.storage import write_text
 
@@ -51,12 +51,9 @@ def read_features_info(folder: str | Path) -> FeaturesInfo:
     """Read the dataset.json of an encoded data set, also one of version 1.
 
     Raises:
-        ConfigError: there is none (unfinished, or a wrong path), or it is of another kind or version.
+        ConfigError: there is none, or it is of another kind or version.
     """
-    path = Path(folder) / DATASET
-    if not path.is_file():
-        raise ConfigError(f"{folder}: no {DATASET}; not a data set, or its job has not finished (run it again)")
-    values = json.loads(path.read_text())
+    path, values = read_values(folder)
     if "text_dim" not in values:
         raise ConfigError(f"{path}: describes samples that are not encoded; run the encode job on it")
     if values["schema_version"] == 1:

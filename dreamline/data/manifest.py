@@ -46,21 +46,30 @@ class DatasetInfo(Config):
     statistics: dict[str, dict[str, int]]
 
 
-def read_info(cls: type[DatasetInfo], folder: str | Path) -> DatasetInfo:
-    """Read a folder's dataset.json.
+def read_values(folder: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Where a folder's dataset.json lies, and what is in it.
 
     Raises:
-        ConfigError: there is none (unfinished, or a wrong path), or it is of another kind or version.
+        ConfigError: there is none (unfinished, or a wrong path).
     """
     path = Path(folder) / DATASET
     if not path.is_file():
         raise ConfigError(f"{folder}: no {DATASET}; not a data set, or its job has not finished (run it again)")
-    values = json.loads(path.read_text())
+    return path, json.loads(path.read_text())
+
+
+def read_info(folder: str | Path) -> DatasetInfo:
+    """Read a folder's dataset.json.
+
+    Raises:
+        ConfigError: there is none, or it is of another kind or version.
+    """
+    path, values = read_values(folder)
     if values.get("schema_version") != SCHEMA_VERSION:
         raise ConfigError(
             f"{path}: schema {values.get('schema_version')}, this code reads {SCHEMA_VERSION}; rebuild it"
         )
-    return build(cls, values, str(path))
+    return build(DatasetInfo, values, str(path))
 
 
 def write_info(info: DatasetInfo, folder: str | Path) -> None:

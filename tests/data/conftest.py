@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,32 +112,14 @@ def make_indexed() -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def upload(s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[Path], str]:
+def upload(bucket: str) -> Callable[[Path], str]:
     """Puts a folder on S3 and says where."""
-    import boto3
-
-    settings = {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    for name, value in {**settings, "AWS_DEFAULT_REGION": "us-east-1"}.items():
-        monkeypatch.setenv(name, value)
     storage_s3._client.cache_clear()
-    bucket = "b" + hashlib.sha256(request.node.name.encode()).hexdigest()[:20]
-    boto3.client("s3").create_bucket(Bucket=bucket)
 
     def send(folder: Path) -> str:
         for file in folder.iterdir():
-            put(f"s3://{bucket}/sets/one/{file.name}", file)
-        return f"s3://{bucket}/sets/one"
+            put(f"{bucket}/sets/one/{file.name}", file)
+        return f"{bucket}/sets/one"
 
     return send

@@ -21,7 +21,7 @@ from data_prep.sources.scenes import SceneSource
 from data_prep.writer import ShardTask, plan_shards, write_shard
 from dreamline.config import ConfigError, Runtime, dump
 from dreamline.data.index import open_index
-from dreamline.data.manifest import MANIFEST, REJECTS, DatasetInfo, read_info, read_table
+from dreamline.data.manifest import MANIFEST, REJECTS, read_info, read_table
 from dreamline.data.sample import Sample, decode_png, encode_png
 from dreamline.data.shard_cache import CacheConfig
 from dreamline.data.shards import ShardReader
@@ -56,7 +56,7 @@ def test_result_and_folders(built: Path) -> None:
     assert result.outputs == {"t2i": "t2i", "edit": "edit"}
     assert result.metrics["t2i/samples"] == 40
     assert result.metrics["edit/rejected"] == 0
-    info = read_info(DatasetInfo, result.output("edit"))
+    info = read_info(result.output("edit"))
     assert [shard.samples for shard in info.shards] == [16, 14]
     assert sum(info.statistics["label"].values()) == 30
     assert not list(built.rglob("*.tmp-*"))
@@ -79,7 +79,7 @@ def test_webdataset_and_manifest_read_the_same(built: Path, kind: str, tmp_path:
 
 
 def test_tar_members_are_plain(built: Path) -> None:
-    name = read_info(DatasetInfo, built / "edit").shards[0].name
+    name = read_info(built / "edit").shards[0].name
     with tarfile.open(built / "edit" / name) as tar:
         members = tar.getmembers()
     assert {(member.mtime, member.uid, member.gid, member.uname) for member in members} == {(0, 0, 0, "")}
@@ -105,15 +105,15 @@ def test_same_seed_same_bytes_other_seed_other_content(built: Path, tmp_path: Pa
     run(make_job(tmp_path / "other", stage=STAGE.model_copy(update={"seed": 4})))
     for kind in ("t2i", "edit"):
         assert hash_folder(tmp_path / "again" / kind) == hash_folder(built / kind)
-        other, this = (read_info(DatasetInfo, folder / kind) for folder in (tmp_path / "other", built))
+        other, this = (read_info(folder / kind) for folder in (tmp_path / "other", built))
         assert other.fingerprint != this.fingerprint
 
 
 def test_fingerprint_does_not_depend_on_the_layout(built: Path, tmp_path: Path) -> None:
     run(make_job(tmp_path, stage=STAGE.model_copy(update={"shard_size": 7})))
-    assert len(read_info(DatasetInfo, tmp_path / "t2i").shards) == 6
+    assert len(read_info(tmp_path / "t2i").shards) == 6
     for kind in ("t2i", "edit"):
-        assert read_info(DatasetInfo, tmp_path / kind).fingerprint == read_info(DatasetInfo, built / kind).fingerprint
+        assert read_info(tmp_path / kind).fingerprint == read_info(built / kind).fingerprint
 
 
 def test_two_ray_workers_write_the_same_bytes(built: Path, tmp_path: Path) -> None:
