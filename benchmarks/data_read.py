@@ -184,17 +184,24 @@ def row(what: str, ours: float, theirs: float, unit: str = UNIT) -> dict[str, An
     }
 
 
-def scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows: CPU time per sample and memory of ours as the data set grows, against the smallest."""
-    found = []
-    for size in sizes:
-        place = folder / f"tiny-{size}"
-        made = run(sys.executable, [__file__, "--role", "tiny", str(place), str(size)], True)
-        told = run(sys.executable, [__file__, "--role", "cost", str(place)], True) if made is not None else None
-        if told is None:
-            raise SystemExit(f"{size} tiny samples failed; see above")
-        found.append(json.loads(told))
-        print(f"{size:9} samples: {found[-1]}", flush=True)
+def scale(folder: Path, sizes: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """Rows: CPU time per sample and memory of ours as the data set grows, against the smallest.
+
+    The sizes take turns, and the fastest round of each counts.
+    """
+    places = {size: folder / f"tiny-{size}" for size in sizes}
+    for size, place in places.items():
+        if run(sys.executable, [__file__, "--role", "tiny", str(place), str(size)], True) is None:
+            raise SystemExit(f"{size} tiny samples could not be written; see above")
+    measured: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    for turn in range(rounds):
+        for size, place in places.items():
+            told = run(sys.executable, [__file__, "--role", "cost", str(place)], True)
+            if told is None:
+                raise SystemExit(f"{size} tiny samples failed; see above")
+            measured[size].append(json.loads(told))
+            print(f"round {turn + 1}: {size:9} samples: {measured[size][-1]}", flush=True)
+    found = [min(measured[size], key=lambda one: one["us_per_sample"]) for size in sizes]
     units = {
         "us_per_sample": ("cost", "microseconds of CPU per sample, full random order"),
         "own_mb": ("memory", "MB of the process's own after all samples were read"),
@@ -252,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shows that it runs; too few samples for a figure")
     parser.add_argument("--samples", type=int, help="of the comparison; default: 4800")
-    parser.add_argument("--rounds", type=int, help="how often each reader runs; default: 2")
+    parser.add_argument("--rounds", type=int, help="how often each reader and size runs; default: 2")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--venvs", type=Path, default=CACHE, help="folder of the rivals' environments")
     parser.add_argument("--role", nargs="+", help=argparse.SUPPRESS)  # what a process of this benchmark does
@@ -264,8 +271,9 @@ def main() -> None:
     quick = arguments.quick
     with tempfile.TemporaryDirectory(prefix="data_read-") as name:
         number, rounds, seconds = (200, 1, 0.2) if quick else (4800, 2, 2.0)
-        rows = compare(Path(name), arguments.samples or number, arguments.rounds or rounds, seconds, arguments.venvs)
-        rows += scale(Path(name), [1000, 10_000] if quick else [10_000, 100_000, 1_000_000])
+        rounds = arguments.rounds or rounds
+        rows = compare(Path(name), arguments.samples or number, rounds, seconds, arguments.venvs)
+        rows += scale(Path(name), [1000, 10_000] if quick else [10_000, 100_000, 1_000_000], rounds)
     for one in rows:
         figures = f"ours {one['ours']:10.2f}   theirs {one['theirs']:10.2f}   {one['ratio']:6.2f}x"
         print(f"{one['what']:64} {figures}   {one['unit']}")
